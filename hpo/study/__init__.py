@@ -1,0 +1,1 @@
+"""The study in the SQL database: slots, leases, samplers, pruners, snapshots."""

@@ -1,0 +1,218 @@
+"""A frozen picture of a study for whoever watches it; reads few rows and imports no Optuna."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from hpo.errors import NoUsableTrialError
+from hpo.study import tables as t
+from hpo.study.database import Database
+from hpo.study.studies import RUNNING, StudyRecord
+
+# A worker that has not been seen for so long is not counted as at work.
+_AWAY_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """The finished trial with the best value.
+
+    Attributes:
+        params: The sampled hyperparameters by name.
+        attrs: Its user attributes: epochs, seconds, model parameters, device, host, ...
+    """
+
+    number: int
+    state: str
+    value: float
+    params: dict[str, Any]
+    attrs: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Where a study stands.
+
+    Attributes:
+        state: `running`, `stopped` or `finished`.
+        trials: The budget N; `finished` of them have ended.
+        waiting: Begun trials that no worker holds at the moment.
+        best: Value of the best trial, None while there is none.
+        seconds: Since the study was created, until its last trial's end once it is finished.
+    """
+
+    name: str
+    metric: str
+    direction: str
+    state: str
+    reason: str | None
+    trials: int
+    complete: int
+    pruned: int
+    failed: int
+    running: int
+    waiting: int
+    workers: int
+    best: float | None
+    best_number: int | None
+    seconds: float
+
+    @property
+    def finished(self) -> int:
+        return self.complete + self.pruned + self.failed
+
+
+def take_snapshot(database: Database, record: StudyRecord) -> Snapshot:
+    """The study as it stands now."""
+    return database.read(lambda connection: _snapshot(connection, record))
+
+
+def _snapshot(connection: sa.Connection, record: StudyRecord) -> Snapshot:
+    study = connection.execute(
+        sa.select(t.hpo_studies).where(t.hpo_studies.c.study_id == record.study_id)
+    ).one()
+    counts = _counts(connection, record.study_id)
+    leased, waiting, open_slots, last = _slots(connection, record.study_id)
+    best = _best_row(connection, record)
+    now = connection.execute(sa.select(t.clock())).scalar_one()
+    finished = open_slots == 0
+    return Snapshot(
+        name=record.name,
+        metric=record.metric,
+        direction=record.direction,
+        state="finished" if finished else study.state,
+        reason=None if finished else study.reason,
+        trials=study.trials,
+        complete=counts.get("COMPLETE", 0),
+        pruned=counts.get("PRUNED", 0),
+        failed=counts.get("FAIL", 0),
+        running=leased,
+        waiting=waiting,
+        workers=_workers(connection, record.study_id),
+        best=None if best is None else best.value,
+        best_number=None if best is None else best.number,
+        seconds=(last if finished and last else now) - study.created_at,
+    )
+
+
+def _counts(connection: sa.Connection, study_id: int) -> dict[str, int]:
+    query = (
+        sa.select(t.trials.c.state, sa.func.count())
+        .where(t.trials.c.study_id == study_id)
+        .group_by(t.trials.c.state)
+    )
+    return {state: count for state, count in connection.execute(query)}
+
+
+def _slots(connection: sa.Connection, study_id: int) -> tuple[int, int, int, float | None]:
+    slot = t.hpo_slots.c
+    live = sa.and_(slot.state == "leased", slot.expires_at >= t.clock())
+    begun = sa.and_(slot.state != "done", slot.trial_id.is_not(None))
+
+    def count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+        return sa.func.coalesce(sa.func.sum(sa.case((condition, 1), else_=0)), 0)
+
+    query = sa.select(
+        count(live),
+        count(sa.and_(begun, sa.not_(live))),
+        count(slot.state != "done"),
+        sa.func.max(slot.finished_at),
+    ).where(slot.study_id == study_id)
+    leased, waiting, open_slots, last = connection.execute(query).one()
+    return int(leased), int(waiting), int(open_slots), last
+
+
+def _workers(connection: sa.Connection, study_id: int) -> int:
+    worker = t.hpo_workers.c
+    here = sa.and_(
+        worker.study_id == study_id,
+        worker.left_at.is_(None),
+        worker.seen_at > t.clock() - _AWAY_SECONDS,
+    )
+    return connection.execute(sa.select(sa.func.count()).where(here)).scalar_one()
+
+
+def _best_query(record: StudyRecord) -> sa.Select[Any]:
+    value = t.trial_values.c.value
+    order = value.desc() if record.direction == "maximize" else value.asc()
+    return (
+        sa.select(t.trials.c.trial_id, t.trials.c.number, t.trials.c.state, value)
+        .join(t.trial_values, t.trial_values.c.trial_id == t.trials.c.trial_id)
+        .where(
+            t.trials.c.study_id == record.study_id,
+            t.trials.c.state.in_(("COMPLETE", "PRUNED")),
+            t.trial_values.c.value_type == "FINITE",
+        )
+        .order_by(order, t.trials.c.number)
+    )
+
+
+def _best_row(connection: sa.Connection, record: StudyRecord) -> sa.Row[Any] | None:
+    return connection.execute(_best_query(record).limit(1)).one_or_none()
+
+
+def best_numbers(database: Database, record: StudyRecord, count: int) -> list[int]:
+    """Numbers of the best `count` trials, the best one first."""
+    query = _best_query(record).limit(count)
+    return [row.number for row in database.read(lambda c: c.execute(query).all())]
+
+
+def best_trial(database: Database, record: StudyRecord) -> BestTrial:
+    """The best finished trial, a pruned one included.
+
+    Raises:
+        NoUsableTrialError: No finished trial has a value.
+    """
+    return database.read(lambda connection: _best_trial(connection, record))
+
+
+def _best_trial(connection: sa.Connection, record: StudyRecord) -> BestTrial:
+    row = _best_row(connection, record)
+    if row is None:
+        raise NoUsableTrialError(
+            f"no finished trial of the study {record.name!r} has a value yet; "
+            f"see hpo status {record.name}"
+        )
+    return read_trial(connection, row.trial_id)
+
+
+def read_trial(connection: sa.Connection, trial_id: int) -> BestTrial:
+    """One trial with its parameters and attributes; it must have a value."""
+    query = (
+        sa.select(t.trials.c.number, t.trials.c.state, t.trial_values.c.value)
+        .join(t.trial_values, t.trial_values.c.trial_id == t.trials.c.trial_id)
+        .where(t.trials.c.trial_id == trial_id)
+    )
+    number, state, value = connection.execute(query).one()
+    params = connection.execute(
+        sa.select(t.trial_params)
+        .where(t.trial_params.c.trial_id == trial_id)
+        .order_by(t.trial_params.c.param_id)
+    )
+    attrs = connection.execute(
+        sa.select(t.trial_user_attributes).where(t.trial_user_attributes.c.trial_id == trial_id)
+    )
+    return BestTrial(
+        number=number,
+        state=state,
+        value=value,
+        params={p.param_name: _external(p.param_value, p.distribution_json) for p in params},
+        attrs={a.key: json.loads(a.value_json) for a in attrs},
+    )
+
+
+def _external(value: float, distribution_json: str) -> Any:
+    """What Optuna's distribution would make of its internal value, without importing Optuna."""
+    distribution = json.loads(distribution_json)
+    if distribution["name"] == "CategoricalDistribution":
+        return distribution["attributes"]["choices"][int(value)]
+    return int(value) if distribution["name"] == "IntDistribution" else value
+
+
+def is_open(snapshot: Snapshot) -> bool:
+    """Whether workers still have something to do."""
+    return snapshot.state == RUNNING

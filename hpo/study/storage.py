@@ -1,0 +1,325 @@
+"""Optuna's storage interface for the worker that holds a lease.
+
+Samplers and pruners are Optuna's own and read the study through this class. Finished trials are
+read once and kept. The leased trial lives in memory: what the sampler, the pruner and the trainer
+add to it is gathered and written by `flush`, or with the outcome by `finish`, in one transaction
+under the lease.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Container, Iterable, Sequence
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.study import tables as t
+from hpo.study.database import Database
+from hpo.study.leases import Lease, Outcome, Slots, TrialWrites, upsert
+from hpo.study.studies import StudyRecord
+
+_INFINITE = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}
+# Drivers limit how many values one statement may carry.
+_CHUNK = 500
+
+
+class StudyStorage(BaseStorage):
+    """One study, read by everybody and written under one lease at a time.
+
+    Not thread-safe: it belongs to the worker's main thread.
+    """
+
+    def __init__(self, database: Database, record: StudyRecord) -> None:
+        self._database = database
+        self._record = record
+        self._trials = _TrialCache(database, record.study_id)
+        self._lease: Lease | None = None
+        self._trial: FrozenTrial | None = None
+        self._writes = TrialWrites()
+
+    def hold(self, lease: Lease) -> FrozenTrial:
+        """Makes the lease's trial the one that may be written; its copy in memory."""
+        self._lease = lease
+        self._writes = TrialWrites()
+        self._trial = self._trials.load(lease.trial_id)
+        return self._trial
+
+    def drop(self) -> None:
+        """Forgets the lease and what was gathered under it."""
+        self._lease, self._trial, self._writes = None, None, TrialWrites()
+
+    @property
+    def unwritten(self) -> bool:
+        return bool(self._writes)
+
+    def flush(self, slots: Slots, patience: float | None = None) -> None:
+        """Writes what was gathered. On StorageError it is kept for the next time."""
+        if self._writes:
+            self._write(slots, None, patience)
+
+    def finish(self, slots: Slots, outcome: Outcome) -> None:
+        """Writes what was gathered and the outcome, and ends trial and slot."""
+        self._write(slots, outcome, None)
+        self.drop()
+
+    def _write(self, slots: Slots, outcome: Outcome | None, patience: float | None) -> None:
+        assert self._lease is not None
+        slots.write(self._lease, self._writes, outcome, patience)
+        self._writes = TrialWrites()
+
+    def _held(self, trial_id: int) -> FrozenTrial:
+        if self._trial is None or self._trial._trial_id != trial_id:
+            raise RuntimeError(f"trial {trial_id} is not the one that this worker has leased")
+        return self._trial
+
+    # Writes of the leased trial: into memory now, into the database with flush or finish.
+
+    def set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+    ) -> None:
+        trial = self._held(trial_id)
+        trial.params[param_name] = distribution.to_external_repr(param_value_internal)
+        trial.distributions[param_name] = distribution
+        self._writes.params.append(
+            {
+                "param_name": param_name,
+                "param_value": param_value_internal,
+                "distribution_json": distribution_to_json(distribution),
+            }
+        )
+
+    def set_trial_intermediate_value(
+        self, trial_id: int, step: int, intermediate_value: float
+    ) -> None:
+        self._held(trial_id).intermediate_values[step] = intermediate_value
+        self._writes.values[step] = intermediate_value
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._held(trial_id).user_attrs[key] = value
+        self._writes.user_attrs[key] = value
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._held(trial_id).system_attrs[key] = value
+        self._writes.system_attrs[key] = value
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        raise RuntimeError("a trial ends with finish(), under its lease")
+
+    # Reads of trials.
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        if self._trial is not None and self._trial._trial_id == trial_id:
+            return self._trial
+        return self._trials.load(trial_id)
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        trials = [
+            self._trial if self._trial and self._trial._trial_id == trial._trial_id else trial
+            for trial in self._trials.refreshed(states)
+        ]
+        found = [trial for trial in trials if states is None or trial.state in states]
+        return copy.deepcopy(found) if deepcopy else found
+
+    # The study itself.
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        if study_name != self._record.name:
+            raise KeyError(study_name)
+        return self._record.study_id
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        return self._record.name
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return [StudyDirection[self._record.direction.upper()]]
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._attributes(t.study_user_attributes)
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._attributes(t.study_system_attributes)
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._set_attribute(t.study_user_attributes, key, value)
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._set_attribute(t.study_system_attributes, key, value)
+
+    def _attributes(self, table: sa.Table) -> dict[str, Any]:
+        query = sa.select(table.c.key, table.c.value_json).where(
+            table.c.study_id == self._record.study_id
+        )
+        rows = self._database.read(lambda connection: connection.execute(query).all())
+        return {row.key: json.loads(row.value_json) for row in rows}
+
+    def _set_attribute(self, table: sa.Table, key: str, value: Any) -> None:
+        row = {"study_id": self._record.study_id, "key": key, "value_json": json.dumps(value)}
+        self._database.write(lambda c: upsert(c, table, [row], ("study_id", "key")))
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        study_id = self._record.study_id
+        return [
+            FrozenStudy(
+                study_name=self._record.name,
+                direction=None,
+                directions=self.get_study_directions(study_id),
+                user_attrs=self.get_study_user_attrs(study_id),
+                system_attrs=self.get_study_system_attrs(study_id),
+                study_id=study_id,
+            )
+        ]
+
+    def create_new_study(
+        self, directions: Sequence[StudyDirection], study_name: str | None = None
+    ) -> int:
+        raise RuntimeError("a study is created with hpo.study.create_study")
+
+    def delete_study(self, study_id: int) -> None:
+        raise RuntimeError("a study is not deleted by a worker")
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        raise RuntimeError("a trial is created with the claim of its slot")
+
+
+class _TrialCache:
+    """Trials of one study; finished ones are read from the database once."""
+
+    def __init__(self, database: Database, study_id: int) -> None:
+        self._database = database
+        self._study_id = study_id
+        self._finished: dict[int, FrozenTrial] = {}
+        # Every trial up to this id is finished and kept.
+        self._settled = 0
+
+    def load(self, trial_id: int) -> FrozenTrial:
+        if trial_id in self._finished:
+            return self._finished[trial_id]
+        found = self._database.read(lambda connection: _read_trials(connection, [trial_id]))
+        if not found:
+            raise KeyError(trial_id)
+        return found[0]
+
+    def refreshed(self, states: Container[TrialState] | None) -> Iterable[FrozenTrial]:
+        """All trials in the order of their numbers; those in `states` are up to date."""
+        unfinished = self._database.read(lambda connection: self._refresh(connection, states))
+        trials = [*self._finished.values(), *unfinished]
+        return sorted(trials, key=lambda trial: trial._trial_id)
+
+    def _refresh(
+        self, connection: sa.Connection, states: Container[TrialState] | None
+    ) -> list[FrozenTrial]:
+        query = (
+            sa.select(t.trials.c.trial_id, t.trials.c.state)
+            .where(t.trials.c.study_id == self._study_id, t.trials.c.trial_id > self._settled)
+            .order_by(t.trials.c.trial_id)
+        )
+        rows = connection.execute(query).all()
+        news = [
+            row.trial_id
+            for row in rows
+            if row.state in t.FINISHED_STATES and row.trial_id not in self._finished
+        ]
+        for trial in _read_trials(connection, news):
+            self._finished[trial._trial_id] = trial
+        self._settle([row.trial_id for row in rows])
+        if states is not None and TrialState.RUNNING not in states:
+            return []
+        return _read_trials(connection, [r.trial_id for r in rows if r.state == "RUNNING"])
+
+    def _settle(self, trial_ids: list[int]) -> None:
+        for trial_id in trial_ids:
+            if trial_id not in self._finished:
+                return
+            self._settled = trial_id
+
+
+def _read_trials(connection: sa.Connection, trial_ids: Sequence[int]) -> list[FrozenTrial]:
+    """The trials with everything that belongs to them, one statement a table and chunk."""
+    trials: list[FrozenTrial] = []
+    for start in range(0, len(trial_ids), _CHUNK):
+        trials += _read_chunk(connection, trial_ids[start : start + _CHUNK])
+    return trials
+
+
+def _read_chunk(connection: sa.Connection, trial_ids: Sequence[int]) -> list[FrozenTrial]:
+    def rows(table: sa.Table, order: sa.Column[Any]) -> Sequence[sa.Row[Any]]:
+        query = sa.select(table).where(table.c.trial_id.in_(trial_ids)).order_by(order)
+        return connection.execute(query).all()
+
+    found = {row.trial_id: _bare(row) for row in rows(t.trials, t.trials.c.trial_id)}
+    for row in rows(t.trial_params, t.trial_params.c.param_id):
+        distribution = json_to_distribution(row.distribution_json)
+        trial = found[row.trial_id]
+        trial.distributions[row.param_name] = distribution
+        trial.params[row.param_name] = distribution.to_external_repr(row.param_value)
+    for row in rows(t.trial_values, t.trial_values.c.objective):
+        found[row.trial_id].values = [_INFINITE.get(row.value_type, row.value)]
+    steps = t.trial_intermediate_values
+    for row in rows(steps, steps.c.step):
+        value = _INFINITE.get(row.intermediate_value_type, row.intermediate_value)
+        found[row.trial_id].intermediate_values[row.step] = value
+    for table, name in (
+        (t.trial_user_attributes, "user_attrs"),
+        (t.trial_system_attributes, "system_attrs"),
+    ):
+        for row in rows(table, table.c.key):
+            getattr(found[row.trial_id], name)[row.key] = json.loads(row.value_json)
+    return list(found.values())
+
+
+def _bare(row: sa.Row[Any]) -> FrozenTrial:
+    return FrozenTrial(
+        number=row.number,
+        state=TrialState[row.state],
+        value=None,
+        datetime_start=_local(row.datetime_start),
+        datetime_complete=_local(row.datetime_complete),
+        params={},
+        distributions={},
+        user_attrs={},
+        system_attrs={},
+        intermediate_values={},
+        trial_id=row.trial_id,
+    )
+
+
+def _local(moment: Any) -> Any:
+    """Optuna keeps naive UTC and hands out naive local time."""
+    import datetime
+
+    if moment is None:
+        return None
+    return moment.replace(tzinfo=datetime.UTC).astimezone().replace(tzinfo=None)
+
+
+def make_study(
+    storage: StudyStorage,
+    record: StudyRecord,
+    sampler: optuna.samplers.BaseSampler,
+    pruner: optuna.pruners.BasePruner,
+) -> optuna.Study:
+    """An Optuna study on the storage for one trial, with the trial's own sampler."""
+    study = optuna.Study(record.name, storage, sampler=sampler, pruner=pruner)
+    # Grid and brute-force samplers call study.stop() when they have tried everything, and Optuna
+    # allows that inside `optimize` only.
+    study._thread_local.in_optimize_loop = True
+    return study

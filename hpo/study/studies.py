@@ -1,0 +1,291 @@
+"""Studies in the database: create, open, extend, stop, resume.
+
+A study is an ordinary Optuna study plus a row in `hpo_studies` (the spec and the facts that its
+workers must agree on) and one row in `hpo_slots` for each trial of its budget. All of it is
+written in one transaction, so a study exists wholly or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from hpo.errors import StudyMismatchError, StudyNotFoundError
+from hpo.spec import StudySpec
+from hpo.study import tables as t
+from hpo.study.database import Database, masked
+
+RUNNING = "running"
+STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What every worker of a study must agree on, found before the study was created.
+
+    Attributes:
+        data: Fingerprint of the data, its split and its preprocessing.
+        builder: Hash of the builder's source.
+        optuna: Major version of Optuna.
+        keras: Major version of Keras.
+        signature: The data's signature as JSON, for whoever only reads.
+    """
+
+    data: str
+    builder: str
+    optuna: str
+    keras: str
+    signature: str
+
+    def differences(self, other: Facts) -> list[str]:
+        """The names of what differs and both values, in words."""
+        names = {
+            "data": "data fingerprint",
+            "builder": "builder source",
+            "optuna": "Optuna major version",
+            "keras": "Keras major version",
+        }
+        return [
+            f"{words}: the study has {getattr(self, name)}, here it is {getattr(other, name)}"
+            for name, words in names.items()
+            if getattr(self, name) != getattr(other, name)
+        ]
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study as it stands in the database.
+
+    `spec_json` stays text until `spec` is asked for: reading a status needs no parsed spec.
+    """
+
+    study_id: int
+    name: str
+    metric: str
+    direction: str
+    trials: int
+    state: str
+    reason: str | None
+    spec_json: str
+    facts_json: str
+
+    @property
+    def spec(self) -> StudySpec:
+        return StudySpec.from_json(self.spec_json)
+
+    @property
+    def facts(self) -> Facts:
+        return Facts(**json.loads(self.facts_json))
+
+
+def create_schema(database: Database) -> None:
+    """Creates Optuna's tables and ours where they are missing; safe to race."""
+    from optuna.storages import RDBStorage
+
+    # Optuna formats the URL, so braces in a password must be doubled.
+    url = _with_password(database).replace("{", "{{").replace("}", "}}")
+    if database.dialect == "sqlite":
+        storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+    else:
+        storage = RDBStorage(url)
+    storage.engine.dispose()
+    database.write(t.metadata.create_all)
+
+
+def _with_password(database: Database) -> str:
+    return database.engine.url.render_as_string(hide_password=False)
+
+
+def create_study(database: Database, spec: StudySpec, facts: Facts) -> StudyRecord:
+    """Creates the study, or opens the one that exists if it is the same.
+
+    More `trials` than the existing study has extend its budget.
+
+    Raises:
+        StudyMismatchError: A study of this name exists and differs.
+    """
+    try:
+        database.write(lambda connection: _insert(connection, spec, facts))
+    except IntegrityError:
+        record = open_study(database, spec.name)
+        check_same(record, spec, facts)
+        if spec.search.trials > record.trials:
+            database.write(lambda connection: _extend(connection, record, spec))
+    return open_study(database, spec.name)
+
+
+def _insert(connection: sa.Connection, spec: StudySpec, facts: Facts) -> None:
+    inserted = connection.execute(t.studies.insert().values(study_name=spec.name))
+    assert inserted.inserted_primary_key is not None
+    study_id = inserted.inserted_primary_key[0]
+    connection.execute(
+        t.study_directions.insert().values(
+            study_id=study_id, objective=0, direction=spec.objective.direction.upper()
+        )
+    )
+    metric_names = json.dumps([spec.objective.metric])
+    connection.execute(
+        t.study_system_attributes.insert().values(
+            study_id=study_id, key="study:metric_names", value_json=metric_names
+        )
+    )
+    timeout = spec.search.timeout
+    connection.execute(
+        t.hpo_studies.insert().values(
+            study_id=study_id,
+            spec=spec.to_json(),
+            facts=json.dumps(asdict(facts)),
+            trials=spec.search.trials,
+            metric=spec.objective.metric,
+            state=RUNNING,
+            created_at=t.clock(),
+            deadline=None if timeout is None else t.clock() + timeout,
+        )
+    )
+    _insert_slots(connection, study_id, range(spec.search.trials))
+
+
+def _insert_slots(connection: sa.Connection, study_id: int, slots: range) -> None:
+    rows = [
+        {
+            "study_id": study_id,
+            "slot": slot,
+            "state": "free",
+            "token": 0,
+            "exceptions": 0,
+            "crashes": 0,
+        }
+        for slot in slots
+    ]
+    connection.execute(t.hpo_slots.insert(), rows)
+
+
+def _extend(connection: sa.Connection, record: StudyRecord, spec: StudySpec) -> None:
+    row = sa.and_(t.hpo_studies.c.study_id == record.study_id)
+    have = connection.execute(
+        sa.select(t.hpo_studies.c.trials).where(row).with_for_update()
+    ).scalar_one()
+    wanted = spec.search.trials
+    if wanted > have:
+        values = {"trials": wanted, "spec": spec.to_json()}
+        connection.execute(t.hpo_studies.update().where(row).values(values))
+        _insert_slots(connection, record.study_id, range(have, wanted))
+
+
+def check_same(record: StudyRecord, spec: StudySpec, facts: Facts) -> None:
+    """Raises StudyMismatchError, which names every difference, unless the study fits."""
+    found = spec_differences(record.spec, spec) + record.facts.differences(facts)
+    if spec.search.trials < record.trials:
+        found.append(f"search.trials: the study has {record.trials}, here it is fewer")
+    if found:
+        raise StudyMismatchError(
+            f"the study {record.name!r} exists and differs:\n  "
+            + "\n  ".join(found)
+            + "\nGive this one another name, or undo the change to go on with the existing study."
+        )
+
+
+def spec_differences(stored: StudySpec, given: StudySpec) -> list[str]:
+    """Dotted paths of what makes the two specs different studies, with both values."""
+    if stored.fingerprint == given.fingerprint:
+        return []
+    ours, theirs = _flat(stored.model_dump(mode="json")), _flat(given.model_dump(mode="json"))
+    ignored = {"search.trials", "search.timeout"}
+    return [
+        f"{path}: the study has {ours.get(path, 'nothing')}, here it is {theirs.get(path, 'nothing')}"
+        for path in sorted(ours.keys() | theirs.keys())
+        if path not in ignored and ours.get(path) != theirs.get(path)
+    ]
+
+
+def _flat(value: object, path: str = "") -> dict[str, object]:
+    if not isinstance(value, dict) or not value:
+        return {path: value}
+    leaves: dict[str, object] = {}
+    for key, inner in value.items():
+        leaves |= _flat(inner, f"{path}.{key}" if path else key)
+    return leaves
+
+
+def open_study(database: Database, name: str) -> StudyRecord:
+    """The study of that name.
+
+    Raises:
+        StudyNotFoundError: There is none; the message lists those that exist.
+        StudyMismatchError: There is one, but plain Optuna made it.
+    """
+    return database.read(lambda connection: _open(connection, database, name))
+
+
+def _open(connection: sa.Connection, database: Database, name: str) -> StudyRecord:
+    where = masked(database.url)
+    if not sa.inspect(connection).has_table("hpo_studies"):
+        raise StudyNotFoundError(
+            f"there is no study {name!r}: the database {where} holds no studies of this service; "
+            "check --storage (or HPO_STORAGE)"
+        )
+    query = (
+        sa.select(
+            t.studies.c.study_id,
+            t.studies.c.study_name.label("name"),
+            t.hpo_studies.c.metric,
+            t.study_directions.c.direction,
+            t.hpo_studies.c.trials,
+            t.hpo_studies.c.state,
+            t.hpo_studies.c.reason,
+            t.hpo_studies.c.spec.label("spec_json"),
+            t.hpo_studies.c.facts.label("facts_json"),
+        )
+        .outerjoin(t.hpo_studies, t.hpo_studies.c.study_id == t.studies.c.study_id)
+        .join(t.study_directions, t.study_directions.c.study_id == t.studies.c.study_id)
+        .where(t.studies.c.study_name == name)
+    )
+    row = connection.execute(query).mappings().one_or_none()
+    if row is None:
+        names = ", ".join(_names(connection)) or "none"
+        raise StudyNotFoundError(f"there is no study {name!r} in {where}; studies there: {names}")
+    if row["spec_json"] is None:
+        raise StudyMismatchError(
+            f"the study {name!r} in {where} was not made by this service; choose another name"
+        )
+    return StudyRecord(**{**row, "direction": str(row["direction"]).lower()})
+
+
+def study_names(database: Database) -> list[str]:
+    """The names of all studies of this service in the database, oldest first."""
+
+    def work(connection: sa.Connection) -> list[str]:
+        if not sa.inspect(connection).has_table("hpo_studies"):
+            return []
+        return _names(connection)
+
+    return database.read(work)
+
+
+def _names(connection: sa.Connection) -> list[str]:
+    query = (
+        sa.select(t.studies.c.study_name)
+        .join(t.hpo_studies, t.hpo_studies.c.study_id == t.studies.c.study_id)
+        .order_by(t.studies.c.study_id)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def stop_study(database: Database, record: StudyRecord, reason: str) -> None:
+    """No worker begins or goes on with a trial of the study from now on."""
+    _set_state(database, record, state=STOPPED, reason=reason)
+
+
+def resume_study(database: Database, record: StudyRecord) -> None:
+    """Workers may take its slots again; its time limit, if it has one, starts anew."""
+    timeout = record.spec.search.timeout
+    deadline = None if timeout is None else t.clock() + timeout
+    _set_state(database, record, state=RUNNING, reason=None, deadline=deadline)
+
+
+def _set_state(database: Database, record: StudyRecord, **values: object) -> None:
+    row = t.hpo_studies.c.study_id == record.study_id
+    database.write(lambda c: c.execute(t.hpo_studies.update().where(row).values(**values)))

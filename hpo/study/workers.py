@@ -1,0 +1,34 @@
+"""The registry of workers: who is at work on a study, and since when."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+
+from hpo.study import tables as t
+from hpo.study.database import Database
+
+
+def worker_name() -> str:
+    """A name that no other worker has: host, process and a few random letters."""
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+
+
+def register(database: Database, study_id: int, worker: str) -> None:
+    row = {"worker": worker, "study_id": study_id, "host": socket.gethostname(), "pid": os.getpid()}
+    moments = {"started_at": t.clock(), "seen_at": t.clock()}
+    database.write(lambda c: c.execute(t.hpo_workers.insert().values(**row, **moments)))
+
+
+def seen(database: Database, worker: str) -> None:
+    _update(database, worker, seen_at=t.clock())
+
+
+def left(database: Database, worker: str) -> None:
+    _update(database, worker, seen_at=t.clock(), left_at=t.clock())
+
+
+def _update(database: Database, worker: str, **values: object) -> None:
+    row = t.hpo_workers.c.worker == worker
+    database.write(lambda c: c.execute(t.hpo_workers.update().where(row).values(**values)))

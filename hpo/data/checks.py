@@ -1,0 +1,96 @@
+"""What arrays must be before anything is computed with them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpo.data.sources import RawData
+from hpo.errors import DataError
+
+MIN_ROWS = 10
+
+# Below the 3.4e38 of float32, so that neither a difference nor a reciprocal can overflow.
+_LARGEST = 1e37
+
+_KINDS = {
+    "c": "complex numbers",
+    "U": "strings",
+    "S": "byte strings",
+    "O": "Python objects",
+    "M": "dates",
+    "m": "time spans",
+    "V": "records",
+}
+
+
+def check_rows(raw: RawData) -> None:
+    """Raises DataError unless x and y have the same, sufficient number of samples."""
+    if raw.x.ndim < 2:
+        raise DataError(
+            f"x has shape {raw.x.shape}; expected one row a sample and at least one axis of "
+            "features. Save a single feature as x[:, None]."
+        )
+    if raw.y.ndim == 0 or len(raw.x) != len(raw.y):
+        rows = len(raw.y) if raw.y.ndim else "no"
+        raise DataError(
+            f"x has {len(raw.x)} rows and y has {rows}; expected one target for each sample. "
+            "Save both from the same selection of rows."
+        )
+    if not raw.x.size:
+        raise DataError(f"x is empty, its shape is {raw.x.shape}; expected rows with features.")
+    if len(raw.x) < MIN_ROWS:
+        raise DataError(
+            f"the data has {len(raw.x)} rows; expected at least {MIN_ROWS} for train, validation "
+            "and test. Add rows."
+        )
+
+
+def check_features(x: NDArray[Any]) -> None:
+    """Raises DataError unless `x` holds finite real numbers that a float32 can hold."""
+    if x.dtype.kind not in "biuf":
+        raise DataError(
+            f"x holds {name_of_kind(x)}; expected real numbers. "
+            "Encode the features as numbers and save the file again."
+        )
+    check_finite(x, "x")
+
+
+def check_finite(array: NDArray[Any], name: str) -> None:
+    """Raises DataError when a number is NaN, infinite or beyond float32; names the first."""
+    if array.dtype.kind != "f":
+        return
+    with np.errstate(over="ignore"):
+        bad = ~(np.abs(array.astype(np.float32, copy=False)) <= _LARGEST)
+    count = int(bad.sum())
+    if not count:
+        return
+    place = np.unravel_index(int(bad.argmax()), array.shape)
+    index = [int(i) for i in place[1:]]
+    feature = f", index {index[0] if len(index) == 1 else tuple(index)}" if index else ""
+    raise DataError(
+        f"{name} has {count} of {array.size} values that are NaN, infinite or beyond 1e37; the "
+        f"first is {array[place]} at row {int(place[0])}{feature}, counted from 0. Expected finite "
+        "numbers: drop those rows or fill in the values, and save the file again."
+    )
+
+
+def check_reshape(shape: tuple[int, ...], reshape: tuple[int, ...] | None) -> None:
+    """Raises DataError unless a sample of `shape` can take the form `reshape`."""
+    if reshape is None:
+        return
+    wanted, held = math.prod(reshape), math.prod(shape)
+    if min(reshape) < 1 or wanted != held:
+        raise DataError(
+            f"`preprocess.reshape` {list(reshape)} does not fit: a sample has shape {shape}, which "
+            f"is {held} values, and the new shape needs {wanted}. Use positive sizes whose product "
+            f"is {held}."
+        )
+
+
+def name_of_kind(array: NDArray[Any]) -> str:
+    """Says in words what an array holds, with its dtype."""
+    return f"{_KINDS.get(array.dtype.kind, 'values')} (dtype {array.dtype})"

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hpo.data.checks import check_features, check_finite, check_reshape, check_rows
+from hpo.data.sources import RawData
+from hpo.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "y_shape", "message"),
+    [
+        ((12, 3), (11,), "x has 12 rows and y has 11"),
+        ((12, 3), (), "x has 12 rows and y has no"),
+        ((12,), (12,), r"shape \(12,\).*x\[:, None\]"),
+        ((0, 3), (0,), "x is empty"),
+        ((12, 0), (12,), "x is empty"),
+        ((9, 3), (9,), "has 9 rows; expected at least 10"),
+    ],
+)
+def test_rows(x_shape: tuple[int, ...], y_shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        check_rows(RawData(np.zeros(x_shape), np.zeros(y_shape)))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "message"),
+    [("c16", "complex numbers"), ("U3", "strings"), ("S3", "byte"), ("M8[s]", "dates")],
+)
+def test_features_of_another_kind(dtype: str, message: str) -> None:
+    with pytest.raises(DataError, match=f"x holds {message}.*expected real numbers"):
+        check_features(np.zeros((10, 2), dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", ["bool", "u1", "i8", "f2", "f4", "f8"])
+def test_features_of_every_real_kind_pass(dtype: str) -> None:
+    check_features(np.ones((10, 2), dtype=dtype))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+def test_first_bad_value_is_named(value: float) -> None:
+    x = np.zeros((10, 3))
+    x[4, 2] = x[7, 0] = value
+    with pytest.raises(DataError, match=r"x has 2 of 30 values.*at row 4, index 2, counted from 0"):
+        check_features(x)
+
+
+def test_bad_value_of_a_picture_and_of_a_target() -> None:
+    picture = np.zeros((10, 4, 4), dtype=np.float16)
+    picture[3, 1, 2] = np.nan
+    with pytest.raises(DataError, match=r"at row 3, index \(1, 2\)"):
+        check_features(picture)
+    with pytest.raises(DataError, match=r"y has 1 of 2 .* at row 1, counted"):
+        check_finite(np.array([0, np.nan]), "y")
+
+
+@pytest.mark.parametrize("reshape", [(8, 9), (-1, 8), (0,), (8, 8, 2)])
+def test_reshape_that_does_not_fit(reshape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match=r"a sample has shape \(64,\), which is 64 values"):
+        check_reshape((64,), reshape)
+
+
+def test_reshape_that_fits() -> None:
+    check_reshape((64,), (8, 8, 1))
+    check_reshape((64,), None)

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hpo.data.targets import read_targets
+from hpo.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("y", "task", "encoded", "names"),
+    [
+        ([7, 3, 7, 3], "binary", [1, 0, 1, 0], ("3", "7")),
+        ([True, False, True], "binary", [1, 0, 1], ("False", "True")),
+        (["no", "yes"], "binary", [0, 1], ("no", "yes")),
+        ([b"b", b"a"], "binary", [1, 0], ("a", "b")),
+        ([10, -1, 5], "multiclass", [2, 0, 1], ("-1", "5", "10")),
+        (["c", "a", "b"], "multiclass", [2, 0, 1], ("a", "b", "c")),
+        ([[2], [1], [0]], "multiclass", [2, 1, 0], ("0", "1", "2")),
+    ],
+)
+def test_auto_reads_classes(y: Any, task: str, encoded: list[int], names: tuple[str, ...]) -> None:
+    targets = read_targets(np.array(y))
+    assert targets.task == task
+    assert targets.y.tolist() == encoded
+    assert targets.y.dtype == np.int64
+    assert targets.class_names == names
+    assert targets.num_classes == len(names)
+    assert targets.num_outputs == (1 if task == "binary" else len(names))
+
+
+@pytest.mark.parametrize(
+    ("y", "outputs"), [([0.5, 1.5], 1), ([1.0, 2.0], 1), ([[0.5], [1]], 1), ([[1.0, 2], [3, 4]], 2)]
+)
+def test_auto_reads_floats_as_regression_even_when_whole(y: Any, outputs: int) -> None:
+    targets = read_targets(np.array(y))
+    assert targets.task == "regression"
+    assert targets.y.dtype == np.float32
+    assert targets.y.shape == np.shape(y)
+    assert targets.num_outputs == outputs
+    assert targets.labels is None
+    assert targets.num_classes is None
+
+
+def test_given_class_names_win() -> None:
+    assert read_targets(np.array([0, 1]), class_names=("off", "on")).class_names == ("off", "on")
+
+
+def test_asked_for_tasks() -> None:
+    assert read_targets(np.array([0, 1]), "multiclass").num_outputs == 2
+    assert read_targets(np.array([3, 4, 5]), "regression").y.dtype == np.float32
+    whole = read_targets(np.array([2.0, 1.0, 5.0]), "multiclass")
+    assert whole.class_names == ("1", "2", "5")
+
+
+@pytest.mark.parametrize(
+    ("y", "task", "message"),
+    [
+        ([0, 1, 2], "binary", "is binary, but y has 3 classes"),
+        (["a", "b"], "regression", "is regression, but y holds labels"),
+        ([True, False], "regression", "is regression, but y holds labels"),
+        ([0.5, 1.0], "binary", "is binary, but y holds fractions"),
+        ([0.5, 1.0], "multiclass", "is multiclass, but y holds fractions"),
+        ([4, 4], "auto", "only one class, '4'"),
+        ([4.0, 4.0], "binary", "only one class, '4'"),
+        ([[0, 1], [1, 0]], "auto", r"shape \(2, 2\).*argmax.*task: regression"),
+        ([[[1.0]], [[2.0]]], "auto", r"shape \(2, 1, 1\).*\(rows, targets\)"),
+        (np.zeros((2, 0)), "auto", r"shape \(2, 0\)"),
+        ([1j, 2j], "auto", "y holds complex numbers"),
+        (np.zeros(3, dtype="M8[s]"), "auto", "y holds dates"),
+        ([0.5, np.nan], "auto", "y has 1 of 2 values that are NaN"),
+    ],
+)
+def test_targets_that_cannot_be_used(y: Any, task: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_targets(np.array(y), task)

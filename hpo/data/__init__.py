@@ -1,0 +1,20 @@
+"""The data of a study: opened, checked, split once and prepared the same way everywhere.
+
+The search opens train and validation (`open_search_data`); the test part stays shut until the
+export asks for it (`open_raw_part`). Keras layers that repeat the preparation inside a model are in
+`hpo.data.layers`, which is not imported here because it needs Keras.
+"""
+
+from hpo.data.opening import Part, RawPart, SearchData, open_raw_part, open_search_data
+from hpo.data.preprocessing import FittedPreprocessing
+from hpo.data.signature import DataSignature
+
+__all__ = [
+    "DataSignature",
+    "FittedPreprocessing",
+    "Part",
+    "RawPart",
+    "SearchData",
+    "open_raw_part",
+    "open_search_data",
+]

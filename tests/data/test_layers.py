@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hpo.data.preprocessing import fit_preprocessing
+from hpo.spec.models import Preprocess
+
+pytestmark = pytest.mark.keras
+
+RNG = np.random.default_rng(3)
+# A mean far above the spread, a tiny unit, a large one, a constant.
+HARD = RNG.normal(size=(200, 4)) * [1, 1e-9, 1e9, 0] + [1e4, 0, 0, 0.1]
+PICTURES = RNG.integers(0, 256, size=(50, 48)).astype(np.float64)
+
+
+@pytest.mark.parametrize(
+    ("x", "section"),
+    [
+        (HARD, {}),
+        (HARD, {"normalize": "standard"}),
+        (HARD, {"normalize": "minmax"}),
+        (PICTURES, {"reshape": [4, 4, 3]}),
+        (PICTURES, {"normalize": "standard", "reshape": [4, 4, 3]}),
+    ],
+)
+def test_saved_layers_do_what_apply_does(
+    x: np.ndarray, section: dict[str, Any], tmp_path: Path
+) -> None:
+    import keras
+
+    from hpo.data.layers import preprocessing_layers
+
+    fitted = fit_preprocessing(x, Preprocess.model_validate(section))
+    inputs = keras.Input(fitted.raw_shape)
+    outputs = inputs
+    for layer in preprocessing_layers(fitted):
+        outputs = layer(outputs)
+    keras.Model(inputs, outputs).save(tmp_path / "model.keras")
+
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), fitted.apply(x), rtol=1e-6)
+
+
+def test_layers_compute_in_float32_under_mixed_precision() -> None:
+    import keras
+
+    from hpo.data.layers import preprocessing_layers
+
+    fitted = fit_preprocessing(HARD, Preprocess(normalize="standard"))
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = keras.Sequential([keras.Input((4,)), *preprocessing_layers(fitted)])
+    finally:
+        keras.config.set_dtype_policy(before)
+    outputs = model(HARD.astype(np.float32))
+    np.testing.assert_allclose(np.asarray(outputs), fitted.apply(HARD), rtol=1e-6)

@@ -2,17 +2,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Save
 
 from hpo.data import SearchData, open_raw_part, open_search_data
 from hpo.errors import DataError
 from hpo.spec.models import DataSpec
 
+Save = Callable[..., DataSpec]
 Table = tuple[np.ndarray, np.ndarray]
 
 STANDARD = {"normalize": "standard"}
@@ -119,6 +120,7 @@ def test_opens_the_same_twice(save: Save, table: Table, tmp_path: Path) -> None:
 
 PRINT_FINGERPRINT = """
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from hpo.data import open_search_data
 from hpo.spec.models import DataSpec

@@ -1,0 +1,99 @@
+"""`keras_tuner.HyperParameters` whose values come from a trial. Imports Keras: trainer only."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras_tuner
+from keras_tuner.engine import hyperparameters as kt
+
+from hpo.space.values import Values
+from hpo.spec.models import (
+    BoolParameter,
+    CategoricalParameter,
+    FloatParameter,
+    IntParameter,
+    Parameter,
+)
+
+
+class TrialHyperParameters(keras_tuner.HyperParameters):
+    """What a builder receives as `hp`: the same interface, each value decided by `Values`."""
+
+    def __init__(self, source: Values) -> None:
+        super().__init__()
+        self._source = source
+
+    def _register(self, hyperparameter: Any, overwrite: bool = False) -> Any:
+        name = hyperparameter.name
+        if self.is_active(hyperparameter) and name not in self.values:
+            self.values[name] = self._value(hyperparameter)
+        return super()._register(hyperparameter, overwrite=False)
+
+    def _value(self, hyperparameter: Any) -> Any:
+        if isinstance(hyperparameter, kt.Fixed):
+            return hyperparameter.value
+        alias = _qualified(hyperparameter) if self._hps[hyperparameter.name] else ""
+        declared = parameter_of(hyperparameter)
+        default = hyperparameter.default
+        return self._source.take(hyperparameter.name, declared, default, alias)
+
+    def get(self, name: str) -> Any:
+        full = self._get_name(name)
+        if full not in self.values and full not in self._hps and self._source.adds(full):
+            self.values[full] = self._source.take(full, None, None)
+        return super().get(name)
+
+    def copy(self) -> TrialHyperParameters:
+        twin = TrialHyperParameters(self._source)
+        twin.merge(self)
+        twin.values = dict(self.values)
+        return twin
+
+
+def parameter_of(hyperparameter: Any) -> Parameter:
+    """The range that a KerasTuner hyperparameter declares.
+
+    KerasTuner counts steps up from the low end and may stop short of the high end; Optuna would
+    include it, so the high end is the last value that KerasTuner reaches. Steps on a log scale
+    become choices. `reverse_log` is sampled evenly: Optuna has no such scale.
+    """
+    if isinstance(hyperparameter, kt.Boolean):
+        return BoolParameter(type="bool")
+    if isinstance(hyperparameter, kt.Choice):
+        return CategoricalParameter(type="categorical", choices=tuple(hyperparameter.values))
+    return _numeric(hyperparameter)
+
+
+def _numeric(hyperparameter: Any) -> Parameter:
+    log = hyperparameter.sampling == "log"
+    low, high, step = hyperparameter.min_value, hyperparameter.max_value, hyperparameter.step
+    whole = isinstance(hyperparameter, kt.Int)
+    if step is not None and hyperparameter.sampling != "linear":
+        return CategoricalParameter(type="categorical", choices=_steps(hyperparameter, whole))
+    if whole:
+        step = int(step or 1)
+        last = int(low) + (int(high) - int(low)) // step * step
+        return IntParameter(type="int", low=int(low), high=last, log=log, step=step)
+    if step is not None:
+        high = low + step * math.floor((high - low) // step)
+    return FloatParameter(type="float", low=float(low), high=float(high), log=log, step=step)
+
+
+def _steps(hyperparameter: Any, whole: bool) -> tuple[int | float, ...]:
+    low, high, step = hyperparameter.min_value, hyperparameter.max_value, hyperparameter.step
+    count = int(math.log(high / low, step) + 1e-8) + 1
+    values = [low * step**index for index in range(count)]
+    if hyperparameter.sampling == "reverse_log":
+        values = [high + low - value for value in reversed(values)]
+    return tuple(round(value) if whole else float(value) for value in values)
+
+
+def _qualified(hyperparameter: Any) -> str:
+    """The same name may be declared again under another condition, with another range."""
+    conditions = ",".join(
+        f"{condition.name}={'|'.join(map(str, condition.values))}"
+        for condition in hyperparameter.conditions
+    )
+    return f"{hyperparameter.name}[{conditions}]"

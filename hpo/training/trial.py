@@ -1,0 +1,262 @@
+"""One trial in the trainer process: build, train epoch by epoch, report, checkpoint."""
+
+from __future__ import annotations
+
+import enum
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from hpo.data import SearchData, open_search_data
+from hpo.space import Values
+from hpo.space.hyperparameters import TrialHyperParameters
+from hpo.spec import StudySpec
+from hpo.spec.models import Parameter, PlateauSchedule, Scalar
+from hpo.training.builder import Builder, load_builder
+from hpo.training.checkpoints import Checkpoint, CheckpointFolder
+from hpo.training.compiling import (
+    Settings,
+    class_weights,
+    compile_model,
+    settle,
+    targets_for,
+    training_defaults,
+)
+from hpo.training.epochs import EpochRunner, epoch_order, seed_epoch
+from hpo.training.progress import Progress, follow_plateau, rate_factor, stops_early
+
+
+class Verdict(enum.Enum):
+    """The answer to a report."""
+
+    GO_ON = "go on"
+    PRUNE = "prune"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a trainer prepares once and uses for all of its trials."""
+
+    spec: StudySpec
+    data: SearchData
+    builder: Builder
+
+
+@dataclass(frozen=True)
+class TrialTask:
+    """One trial for the trainer.
+
+    Attributes:
+        seed: Of weights, order of rows and random layers.
+        token: The lease's.
+        folder: For its checkpoints.
+        reported: The last epoch that the study knows of, 0 if none.
+    """
+
+    number: int
+    seed: int
+    token: int
+    folder: Path
+    reported: int
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What is known once the model stands. `epoch` counts the epochs that a checkpoint brought."""
+
+    epoch: int
+    parameters: int
+    device: str
+
+
+class Channel(Protocol):
+    """How a trial speaks with whoever runs the study."""
+
+    def suggest(self, name: str, parameter: Parameter) -> Scalar:
+        """A value inside the parameter's range."""
+
+    def begin(self, begun: Begun) -> None:
+        """The model is built and training begins."""
+
+    def report(self, epoch: int, value: float) -> Verdict:
+        """An epoch has ended with this value of the objective."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrialModel:
+    """A built and compiled model with the values that it was built from."""
+
+    model: keras.Model
+    values: Values
+    settings: Settings
+
+
+@dataclass(frozen=True, eq=False)
+class TrialEnd:
+    """How training went: its history and whether it was pruned."""
+
+    progress: Progress
+    pruned: bool
+    checkpoint: Path | None
+
+
+def prepare(spec: StudySpec, project: Path) -> Bench:
+    """Opens data and builder.
+
+    Raises:
+        DataError, BuilderError: The study can't be trained here.
+    """
+    data = open_search_data(spec.data, project)
+    return Bench(spec, data, load_builder(spec.model, data.signature, project))
+
+
+def build_model(bench: Bench, channel_suggest: Any, seed: int) -> TrialModel:
+    """A new, compiled model; equal seeds and values give equal weights."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    training = bench.spec.training
+    values = Values(bench.spec.space, training_defaults(training), channel_suggest)
+    model = bench.builder.build(TrialHyperParameters(values))
+    settings = settle(values)
+    compile_model(model, settings, training, bench.data.signature)
+    return TrialModel(model, values, settings)
+
+
+def run_trial(bench: Bench, task: TrialTask, channel: Channel) -> TrialEnd:
+    """Runs a trial from its last checkpoint, or from the start, to its end.
+
+    Raises:
+        TrialDiverged: The loss or the objective became NaN or infinite.
+        Exception: Whatever the builder or the training raised.
+    """
+    built = build_model(bench, channel.suggest, task.seed)
+    run = _Run(bench, task, built)
+    run.restore()
+    channel.begin(Begun(run.progress.epoch, built.model.count_params(), _device()))
+    pruned = run.repeat_reports(channel) or run.train(channel)
+    return TrialEnd(run.progress, pruned, run.best_checkpoint())
+
+
+class _Run:
+    """The state of a trial while it trains."""
+
+    def __init__(self, bench: Bench, task: TrialTask, built: TrialModel) -> None:
+        self._objective = bench.spec.objective
+        self._training = bench.spec.training
+        self._task = task
+        self._model, self._settings = built.model, built.settings
+        self._runner = make_runner(bench, built)
+        self._rows = len(bench.data.train.x)
+        self._checkpoints = CheckpointFolder(task.folder, task.token)
+        self._rate = _base_rate(built.model)
+        self._ended = False
+        self.progress = Progress()
+
+    def restore(self) -> None:
+        checkpoint = self._checkpoints.latest()
+        if checkpoint is None or not _fits(self._model, checkpoint):
+            return
+        for variable, value in zip(self._model.weights, checkpoint.weights, strict=True):
+            variable.assign(value)
+        variables = self._model.optimizer.variables
+        for variable, value in zip(variables, checkpoint.optimizer, strict=True):
+            variable.assign(value)
+        content = dict(checkpoint.progress)
+        self._ended = content.pop("ended")
+        self.progress = Progress(**content)
+
+    def repeat_reports(self, channel: Channel) -> bool:
+        """Reports epochs that a checkpoint has and the study has not; whether it was pruned."""
+        metric = self._objective.metric
+        for epoch in range(self._task.reported + 1, self.progress.epoch + 1):
+            if channel.report(epoch, self.progress.history[epoch - 1][metric]) is Verdict.PRUNE:
+                return True
+        return False
+
+    def train(self, channel: Channel) -> bool:
+        """Trains to the end; whether the trial was pruned."""
+        while not self._ended and self.progress.epoch < self._settings.epochs:
+            value = self._train_epoch()
+            self._save()
+            if channel.report(self.progress.epoch, value) is Verdict.PRUNE:
+                return True
+        return False
+
+    def best_checkpoint(self) -> Path | None:
+        """The best epoch's file; every other one is removed."""
+        best = self.progress.best_epoch
+        if best is None:
+            return None
+        self._checkpoints.keep_only({best})
+        return self._checkpoints.path(best)
+
+    def _train_epoch(self) -> float:
+        started = time.perf_counter()
+        progress, seed = self.progress, self._task.seed
+        epoch = progress.epoch + 1
+        seed_epoch(self._model, seed, epoch)
+        self._set_rate()
+        logs = self._runner.train(epoch_order(seed, epoch, self._rows))
+        logs |= self._runner.evaluate()
+        value = progress.add(logs, self._objective)
+        progress.seconds += time.perf_counter() - started
+        if isinstance(self._training.schedule, PlateauSchedule):
+            follow_plateau(progress, value, self._training.schedule, self._objective)
+        rule = self._training.early_stopping
+        self._ended = rule is not None and stops_early(progress, value, rule, self._objective)
+        return value
+
+    def _set_rate(self) -> None:
+        if self._rate is not None and self._training.schedule is not None:
+            factor = rate_factor(self._training.schedule, self.progress, self._settings.epochs)
+            self._model.optimizer.learning_rate.assign(self._rate * factor)
+
+    def _save(self) -> None:
+        progress = self.progress
+        self._checkpoints.save(
+            progress.epoch,
+            [np.asarray(weight) for weight in self._model.weights],
+            [np.asarray(variable) for variable in self._model.optimizer.variables],
+            progress.to_dict() | {"ended": self._ended},
+        )
+        self._checkpoints.keep_only({progress.epoch, progress.best_epoch or 0})
+
+
+def make_runner(bench: Bench, built: TrialModel) -> EpochRunner:
+    """The model's epochs on the study's data, targets and weights as its loss wants them."""
+    signature, training = bench.data.signature, bench.spec.training
+    part = bench.data.train
+    train: tuple[NDArray[Any], ...] = (part.x, targets_for(built.model, part.y, signature))
+    weights = class_weights(training, part.y, signature)
+    if weights is not None:
+        train = (*train, weights)
+    held = bench.data.validation
+    validation = (held.x, targets_for(built.model, held.y, signature))
+    return EpochRunner(built.model, train, validation, built.settings.batch_size)
+
+
+def _fits(model: keras.Model, checkpoint: Checkpoint) -> bool:
+    def shapes(arrays: Any) -> list[tuple[int, ...]]:
+        return [tuple(array.shape) for array in arrays]
+
+    return shapes(model.weights) == shapes(checkpoint.weights) and shapes(
+        model.optimizer.variables
+    ) == shapes(checkpoint.optimizer)
+
+
+def _base_rate(model: keras.Model) -> float | None:
+    """The learning rate, or None when the builder's own schedule drives it."""
+    if isinstance(model.optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        return None
+    return float(model.optimizer.learning_rate)
+
+
+def _device() -> str:
+    import tensorflow as tf
+
+    return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"

@@ -13,20 +13,70 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-Scalar = bool | int | float | str
+from hpo.spec.checks import study_findings
+from hpo.spec.messages import FindingsError
+from hpo.spec.parameters import (
+    BoolParameter,
+    CategoricalParameter,
+    FloatParameter,
+    Frozen,
+    IntParameter,
+    Parameter,
+    Scalar,
+    SpaceEntry,
+)
+from hpo.spec.training import (
+    TRAINING_PARAMETERS,
+    CosineSchedule,
+    EarlyStopping,
+    ExponentialSchedule,
+    OptimizerName,
+    PlateauSchedule,
+    Schedule,
+    StepSchedule,
+    Training,
+)
+
+__all__ = [
+    "TRAINING_PARAMETERS",
+    "BoolParameter",
+    "CategoricalParameter",
+    "CosineSchedule",
+    "DataSpec",
+    "Direction",
+    "Duration",
+    "EarlyStopping",
+    "ExponentialSchedule",
+    "FloatParameter",
+    "Frozen",
+    "IntParameter",
+    "ModelSpec",
+    "NpzSource",
+    "Objective",
+    "OptimizerName",
+    "Parameter",
+    "PlateauSchedule",
+    "Preprocess",
+    "Pruner",
+    "PrunerName",
+    "Retries",
+    "Sampler",
+    "SamplerName",
+    "Scalar",
+    "Schedule",
+    "Search",
+    "SklearnSource",
+    "Source",
+    "SpaceEntry",
+    "Split",
+    "StepSchedule",
+    "StudySpec",
+    "Task",
+    "Training",
+]
+
 Direction = Literal["maximize", "minimize"]
 Task = Literal["auto", "binary", "multiclass", "regression"]
-
-# What `space:` may name without the builder asking for it: the trainer asks.
-TRAINING_PARAMETERS = (
-    "batch_size",
-    "epochs",
-    "label_smoothing",
-    "learning_rate",
-    "momentum",
-    "optimizer",
-    "weight_decay",
-)
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -34,21 +84,20 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def _seconds(value: object) -> object:
     """Reads `90`, `90s`, `15m`, `2h` or `1h30m` as seconds."""
-    if not isinstance(value, str):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return value
-    parts = _DURATION.findall(value)
-    if not parts or _DURATION.sub("", value).strip():
-        raise ValueError("expected a duration such as 90s, 15m, 2h or 1h30m")
+    parts = _DURATION.findall(value) if isinstance(value, str) else []
+    if not parts or _DURATION.sub("", str(value)).strip():
+        raise ValueError("expected seconds, or a duration such as 90s, 15m, 2h or 1h30m")
     return float(sum(float(number) * _SECONDS[unit] for number, unit in parts))
 
 
-Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
-
-
-class Frozen(BaseModel):
-    """A value that can't change and refuses keys that it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+_DurationText = Annotated[str, Field(pattern=r"^(\s*\d+(\.\d+)?\s*[smhd])+\s*$")]
+Duration = Annotated[
+    float,
+    Field(gt=0),
+    BeforeValidator(_seconds, json_schema_input_type=Annotated[float, Field(gt=0)] | _DurationText),
+]
 
 
 class SklearnSource(Frozen):
@@ -78,7 +127,7 @@ class Split(Frozen):
     validation: float = Field(0.2, gt=0, lt=1, description="Fraction of all rows.")
     test: float = Field(0.2, gt=0, lt=1, description="Fraction of all rows; never seen in search.")
     stratify: bool = Field(True, description="Keep the class shares in every part.")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="The same seed gives the same parts.")
 
     @model_validator(mode="after")
     def _leaves_rows_to_train_on(self) -> Split:
@@ -108,10 +157,10 @@ class Preprocess(Frozen):
 class DataSpec(Frozen):
     """Where the data comes from and how it is prepared."""
 
-    source: Source
+    source: Source = Field(description="Where the rows come from.")
     task: Task = Field("auto", description="auto: read off the targets.")
-    split: Split = Split()
-    preprocess: Preprocess = Preprocess()
+    split: Split = Field(Split(), description="Which rows train, validate and test.")
+    preprocess: Preprocess = Field(Preprocess(), description="What is done to the features.")
 
 
 class ModelSpec(Frozen):
@@ -119,161 +168,17 @@ class ModelSpec(Frozen):
 
     builder: str = Field(
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        json_schema_extra={"patternErrorMessage": "expected module:name such as models.mlp:MLP"},
         description="module:name of a function or HyperModel, resolved from the project folder.",
     )
-    args: dict[str, Any] = Field(default_factory=dict, description="Passed by name.")
+    args: dict[str, Any] = Field(default_factory=dict, description="Passed to the builder by name.")
 
 
 class Objective(Frozen):
     """The metric that the search improves; a trial's value is its best epoch's."""
 
     metric: str = Field(description="A name that Keras reports, such as val_accuracy.")
-    direction: Direction
-
-
-class EarlyStopping(Frozen):
-    """Ends a trial when the objective stops improving."""
-
-    patience: int = Field(ge=1, description="Epochs without improvement.")
-    min_delta: float = Field(0.0, ge=0)
-    start_epoch: int = Field(0, ge=0, description="Count from this epoch on.")
-
-
-class CosineSchedule(Frozen):
-    """Half a cosine from the learning rate down to `floor` of it over all epochs."""
-
-    type: Literal["cosine"]
-    warmup: int = Field(0, ge=0, description="Epochs of linear warm-up first.")
-    floor: float = Field(0.0, ge=0, le=1)
-
-
-class ExponentialSchedule(Frozen):
-    """The learning rate times `decay` after every epoch."""
-
-    type: Literal["exponential"]
-    decay: float = Field(gt=0, le=1)
-
-
-class StepSchedule(Frozen):
-    """The learning rate times `factor` every `every` epochs."""
-
-    type: Literal["step"]
-    every: int = Field(ge=1)
-    factor: float = Field(0.1, gt=0, lt=1)
-
-
-class PlateauSchedule(Frozen):
-    """The learning rate times `factor` when the objective has not improved for `patience` epochs."""
-
-    type: Literal["plateau"]
-    patience: int = Field(ge=1)
-    factor: float = Field(0.5, gt=0, lt=1)
-    min_delta: float = Field(0.0, ge=0)
-
-
-Schedule = Annotated[
-    CosineSchedule | ExponentialSchedule | StepSchedule | PlateauSchedule,
-    Field(discriminator="type"),
-]
-OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop"]
-
-
-class Training(Frozen):
-    """How a model is trained. What stands in `space:` under the same name goes first."""
-
-    epochs: int = Field(20, ge=1)
-    batch_size: int = Field(32, ge=1)
-    optimizer: OptimizerName = "adam"
-    learning_rate: float = Field(0.001, gt=0)
-    momentum: float = Field(0.0, ge=0, lt=1, description="For sgd and rmsprop.")
-    weight_decay: float = Field(0.0, ge=0)
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="For classification.")
-    schedule: Schedule | None = None
-    early_stopping: EarlyStopping | None = None
-    class_weight: Literal["balanced"] | dict[str, float] | None = Field(
-        None, description="balanced, or a weight for each class by its name."
-    )
-    loss: str | None = Field(None, description="A Keras loss; by task when left out.")
-    metrics: tuple[str, ...] | None = Field(
-        None, strict=False, description="Keras metrics; by task when left out."
-    )
-    seed: int = Field(0, ge=0)
-    deterministic: bool = Field(
-        False, description="Bit for bit the same on the same machine; may be slower."
-    )
-
-
-class _Sampled(Frozen):
-    repeat: str | None = Field(
-        None, description="Name of an integer: the parameter becomes name_0 .. name_{n-1}."
-    )
-    when: dict[str, Scalar | list[Scalar]] | None = Field(
-        None, min_length=1, description="Sampled only while these parameters have these values."
-    )
-
-
-class FloatParameter(_Sampled):
-    """A number between low and high, both included."""
-
-    type: Literal["float"]
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = Field(None, gt=0)
-
-    @model_validator(mode="after")
-    def _is_a_range(self) -> FloatParameter:
-        _check_range(self.low, self.high, self.log, self.step is not None)
-        return self
-
-
-class IntParameter(_Sampled):
-    """A whole number between low and high, both included."""
-
-    type: Literal["int"]
-    low: int
-    high: int
-    log: bool = False
-    step: int = Field(1, ge=1)
-
-    @model_validator(mode="after")
-    def _is_a_range(self) -> IntParameter:
-        _check_range(self.low, self.high, self.log, self.step != 1)
-        return self
-
-
-class CategoricalParameter(_Sampled):
-    """One of the choices."""
-
-    type: Literal["categorical"]
-    choices: tuple[Scalar, ...] = Field(strict=False, min_length=1)
-
-    @model_validator(mode="after")
-    def _has_no_choice_twice(self) -> CategoricalParameter:
-        seen = [(type(choice), choice) for choice in self.choices]
-        twice = {str(choice) for kind, choice in seen if seen.count((kind, choice)) > 1}
-        if twice:
-            raise ValueError(f"choices must differ, received more than once: {', '.join(twice)}")
-        return self
-
-
-class BoolParameter(_Sampled):
-    """True or false."""
-
-    type: Literal["bool"]
-
-
-Parameter = FloatParameter | IntParameter | CategoricalParameter | BoolParameter
-SpaceEntry = Annotated[Parameter, Field(discriminator="type")] | Scalar
-
-
-def _check_range(low: float, high: float, log: bool, stepped: bool) -> None:
-    if low > high:
-        raise ValueError(f"low must not be above high, received low {low:g} and high {high:g}")
-    if log and low <= 0:
-        raise ValueError(f"low must be above 0 on a log scale, received {low:g}")
-    if log and stepped:
-        raise ValueError("log and step can't be combined: leave one of them out")
+    direction: Direction = Field(description="Which way is better.")
 
 
 SamplerName = Literal["tpe", "random", "grid", "brute_force", "qmc", "nsgaii", "nsgaiii", "cmaes"]
@@ -321,22 +226,31 @@ class Retries(Frozen):
 
 
 def _by_name(value: object) -> object:
-    return {"type": value} if isinstance(value, str) else value
+    """Reads a plain name as a strategy without options."""
+    if isinstance(value, str):
+        return {"type": value}
+    if not isinstance(value, dict | BaseModel):
+        raise ValueError("expected a name, or a mapping with type and options")
+    return value
 
 
 class Search(Frozen):
     """The budget and the strategy."""
 
     trials: int = Field(ge=1, description="The study ends with exactly so many finished trials.")
-    sampler: Annotated[Sampler, BeforeValidator(_by_name, json_schema_input_type=SamplerName | Sampler)] = Sampler(type="tpe")
-    pruner: Annotated[Pruner, BeforeValidator(_by_name, json_schema_input_type=PrunerName | Pruner)] = Pruner(type="none")
+    sampler: Annotated[
+        Sampler, BeforeValidator(_by_name, json_schema_input_type=SamplerName | Sampler)
+    ] = Field(Sampler(type="tpe"), description="What to try next: a name, or type and options.")
+    pruner: Annotated[
+        Pruner, BeforeValidator(_by_name, json_schema_input_type=PrunerName | Pruner)
+    ] = Field(Pruner(type="none"), description="When to give up: a name, or type and options.")
     timeout: Duration | None = Field(
         None, description="No trial begins after this time; seconds, or 90s, 15m, 2h."
     )
     trial_timeout: Duration | None = Field(
         None, description="A trial attempt that takes longer counts as crashed."
     )
-    retries: Retries = Retries()
+    retries: Retries = Field(Retries(), description="How often a trial is tried again.")
     max_consecutive_failures: int = Field(
         5, ge=1, description="So many equal failures in a row stop the study."
     )
@@ -345,14 +259,32 @@ class Search(Frozen):
 class StudySpec(Frozen):
     """Everything that defines a study."""
 
-    version: Literal[1]
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    data: DataSpec
-    model: ModelSpec
-    objective: Objective
-    training: Training = Training()
-    space: dict[str, SpaceEntry] = Field(default_factory=dict)
-    search: Search
+    version: Literal[1] = Field(description="Version of this format.")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        json_schema_extra={
+            "patternErrorMessage": 'expected at most 100 letters, digits, ".", "_" or "-", '
+            "beginning with a letter or a digit"
+        },
+        description="Name of the study in its database.",
+    )
+    data: DataSpec = Field(description="Where the data comes from and how it is prepared.")
+    model: ModelSpec = Field(description="The builder, and arguments for it.")
+    objective: Objective = Field(description="What the search improves.")
+    training: Training = Field(Training(), description="How a model is trained.")
+    space: dict[str, SpaceEntry] = Field(
+        default_factory=dict,
+        json_schema_extra={"propertyNames": {"minLength": 1, "maxLength": 400}},
+        description="Narrows, fixes or adds to the hyperparameters that the builder declares.",
+    )
+    search: Search = Field(description="The budget and the strategy.")
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> StudySpec:
+        findings = study_findings(self.training, self.space)
+        if findings:
+            raise FindingsError(findings)
+        return self
 
     def to_json(self) -> str:
         """One line of JSON that `from_json` reads back to an equal value."""

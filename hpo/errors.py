@@ -13,9 +13,8 @@
     ├── StorageError                 exit 5   the database is out of reach
     ├── StudyStoppedError            exit 1   the study stopped itself; the message says why
     ├── LeaseLostError               exit 1   another worker owns the slot now
-    └── TrialFailure                 exit 1   one trial went wrong, the study goes on
-        ├── TrialDiverged                     a loss or metric became NaN or infinite
-        └── TrialRaised                       the builder or the training raised
+    └── TrialError                   exit 1   one trial went wrong, the study goes on
+        └── DivergedError            exit 1   a loss or metric became NaN or infinite
 
 A message says what was wrong, what was expected, what was received and what to do next.
 """
@@ -107,23 +106,9 @@ class LeaseLostError(HpoError):
     """The lease ran out and another worker owns the slot: nothing may be written any more."""
 
 
-class TrialFailure(HpoError):
-    """One trial went wrong; `reason` names the kind of failure in one word."""
-
-    reason = "failed"
+class TrialError(HpoError):
+    """One trial went wrong; the study goes on."""
 
 
-class TrialDiverged(TrialFailure):
+class DivergedError(TrialError):
     """A loss or a metric became NaN or infinite."""
-
-    reason = "diverged"
-
-
-class TrialRaised(TrialFailure):
-    """The builder or the training raised an exception."""
-
-    reason = "exception"
-
-    def __init__(self, message: str, traceback: str = "") -> None:
-        super().__init__(message)
-        self.traceback = traceback

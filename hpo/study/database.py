@@ -99,7 +99,7 @@ class Database:
         """`sqlite`, `postgresql`, `mysql` or `mariadb`."""
         return self.engine.dialect.name
 
-    def read(self, work: Work[T]) -> T:
+    def read(self, work: Work[T], patience: float | None = None) -> T:
         """Runs `work` in a transaction that takes no write lock."""
 
         def attempt() -> T:
@@ -107,7 +107,7 @@ class Database:
             with connection, connection.begin():
                 return work(connection)
 
-        return self._patiently(attempt, self.patience)
+        return self._patiently(attempt, self.patience if patience is None else patience)
 
     def write(self, work: Work[T], patience: float | None = None) -> T:
         """Runs `work` in a transaction and commits it."""

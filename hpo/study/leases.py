@@ -102,6 +102,19 @@ class Slots:
         """Prolongs the lease. Raises LeaseLostError when it is another worker's by now."""
         self.database.write(lambda connection: self._fence(connection, lease))
 
+    def study_runs(self) -> bool:
+        """Whether the study may go on: nobody and nothing has stopped it."""
+        query = sa.select(t.hpo_studies.c.state).where(t.hpo_studies.c.study_id == self.study_id)
+        return self.database.read(lambda c: c.execute(query).scalar_one()) == RUNNING
+
+    def unfinished_numbers(self) -> set[int]:
+        """Numbers of the trials that have begun and not ended."""
+        slot = t.hpo_slots.c
+        query = sa.select(slot.number).where(
+            slot.study_id == self.study_id, slot.state != "done", slot.number.is_not(None)
+        )
+        return set(self.database.read(lambda c: c.execute(query).scalars().all()))
+
     def release(self, lease: Lease) -> None:
         """Gives the slot back at once; its trial goes on from there with the next worker."""
         free = {"state": "free", "expires_at": None}
@@ -152,10 +165,10 @@ class Slots:
 
         return self.database.write(work)
 
-    def stop_after_equal_failures(self, limit: int) -> str | None:
-        """Stops the study when its last `limit` trials failed alike; the reason if it did."""
+    def stop_after_equal_failures(self, limit: int, reason: str) -> None:
+        """Stops the study when its last `limit` trials failed alike; `reason` is the last one's."""
 
-        def work(connection: sa.Connection) -> str | None:
+        def work(connection: sa.Connection) -> None:
             query = (
                 sa.select(t.hpo_slots.c.failure)
                 .where(t.hpo_slots.c.study_id == self.study_id, t.hpo_slots.c.state == "done")
@@ -164,12 +177,10 @@ class Slots:
             )
             failures = list(connection.execute(query).scalars())
             if len(failures) < limit or failures[0] is None or len(set(failures)) > 1:
-                return None
-            reason = f"the last {limit} trials failed alike: {failures[0]}"
-            self._stop(connection, reason)
-            return reason
+                return
+            self._stop(connection, f"the last {limit} trials failed alike: {reason}")
 
-        return self.database.write(work)
+        self.database.write(work)
 
     def _claim(self, connection: sa.Connection) -> Lease | NoSlot:
         study = self._lock_study(connection)

@@ -41,6 +41,8 @@ class StudyStorage(BaseStorage):
         self._database = database
         self._record = record
         self._trials = _TrialCache(database, record.study_id)
+        # Seconds that a read waits for a database that is away; None: as long as the database.
+        self.read_patience: float | None = None
         self._lease: Lease | None = None
         self._trial: FrozenTrial | None = None
         self._writes = TrialWrites()
@@ -69,6 +71,12 @@ class StudyStorage(BaseStorage):
         """Writes what was gathered and the outcome, and ends trial and slot."""
         self._write(slots, outcome, None)
         self.drop()
+
+    def fail(self, slots: Slots, failure: str) -> None:
+        """Ends trial and slot as failed; the reason becomes an attribute of the trial."""
+        assert self._trial is not None
+        self.set_trial_user_attr(self._trial._trial_id, "reason", failure)
+        self.finish(slots, Outcome("FAIL", None, failure))
 
     def _write(self, slots: Slots, outcome: Outcome | None, patience: float | None) -> None:
         assert self._lease is not None
@@ -134,7 +142,7 @@ class StudyStorage(BaseStorage):
     ) -> list[FrozenTrial]:
         trials = [
             self._trial if self._trial and self._trial._trial_id == trial._trial_id else trial
-            for trial in self._trials.refreshed(states)
+            for trial in self._trials.refreshed(states, self.read_patience)
         ]
         found = [trial for trial in trials if states is None or trial.state in states]
         return copy.deepcopy(found) if deepcopy else found
@@ -218,9 +226,11 @@ class _TrialCache:
             raise KeyError(trial_id)
         return found[0]
 
-    def refreshed(self, states: Container[TrialState] | None) -> Iterable[FrozenTrial]:
+    def refreshed(
+        self, states: Container[TrialState] | None, patience: float | None
+    ) -> Iterable[FrozenTrial]:
         """All trials in the order of their numbers; those in `states` are up to date."""
-        unfinished = self._database.read(lambda connection: self._refresh(connection, states))
+        unfinished = self._database.read(lambda c: self._refresh(c, states), patience)
         trials = [*self._finished.values(), *unfinished]
         return sorted(trials, key=lambda trial: trial._trial_id)
 

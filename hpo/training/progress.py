@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from hpo.errors import TrialDiverged, TrialRaised
+from hpo.errors import DivergedError, TrialError
 from hpo.spec.models import (
     CosineSchedule,
     EarlyStopping,
@@ -52,17 +52,17 @@ class Progress:
         """Takes an epoch's metrics in; the objective's value.
 
         Raises:
-            TrialRaised: The objective's metric is not among them.
-            TrialDiverged: The loss or the objective is NaN or infinite.
+            TrialError: The objective's metric is not among them.
+            DivergedError: The loss or the objective is NaN or infinite.
         """
         epoch = self.epoch + 1
         if objective.metric not in logs:
-            raise TrialRaised(
+            raise TrialError(
                 f"the metric {objective.metric!r} was not reported; reported: {', '.join(logs)}"
             )
         for name in ("loss", objective.metric):
             if not math.isfinite(logs.get(name, 0.0)):
-                raise TrialDiverged(f"{name} became {logs[name]} in epoch {epoch}")
+                raise DivergedError(f"{name} became {logs[name]} in epoch {epoch}")
         value = logs[objective.metric]
         self.history.append(logs)
         if self.best_value is None or improves(value, self.best_value, objective):

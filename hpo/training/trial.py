@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import enum
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,7 +15,7 @@ from hpo.data import SearchData, open_search_data
 from hpo.space import Values
 from hpo.space.hyperparameters import TrialHyperParameters
 from hpo.spec import StudySpec
-from hpo.spec.models import Parameter, PlateauSchedule, Scalar
+from hpo.spec.models import PlateauSchedule
 from hpo.training.builder import Builder, load_builder
 from hpo.training.checkpoints import Checkpoint, CheckpointFolder
 from hpo.training.compiling import (
@@ -28,14 +27,8 @@ from hpo.training.compiling import (
     training_defaults,
 )
 from hpo.training.epochs import EpochRunner, epoch_order, seed_epoch
+from hpo.training.channel import Begun, Channel, TrialTask
 from hpo.training.progress import Progress, follow_plateau, rate_factor, stops_early
-
-
-class Verdict(enum.Enum):
-    """The answer to a report."""
-
-    GO_ON = "go on"
-    PRUNE = "prune"
 
 
 @dataclass(frozen=True)
@@ -45,46 +38,6 @@ class Bench:
     spec: StudySpec
     data: SearchData
     builder: Builder
-
-
-@dataclass(frozen=True)
-class TrialTask:
-    """One trial for the trainer.
-
-    Attributes:
-        seed: Of weights, order of rows and random layers.
-        token: The lease's.
-        folder: For its checkpoints.
-        reported: The last epoch that the study knows of, 0 if none.
-    """
-
-    number: int
-    seed: int
-    token: int
-    folder: Path
-    reported: int
-
-
-@dataclass(frozen=True)
-class Begun:
-    """What is known once the model stands. `epoch` counts the epochs that a checkpoint brought."""
-
-    epoch: int
-    parameters: int
-    device: str
-
-
-class Channel(Protocol):
-    """How a trial speaks with whoever runs the study."""
-
-    def suggest(self, name: str, parameter: Parameter) -> Scalar:
-        """A value inside the parameter's range."""
-
-    def begin(self, begun: Begun) -> None:
-        """The model is built and training begins."""
-
-    def report(self, epoch: int, value: float) -> Verdict:
-        """An epoch has ended with this value of the objective."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +127,7 @@ class _Run:
         """Reports epochs that a checkpoint has and the study has not; whether it was pruned."""
         metric = self._objective.metric
         for epoch in range(self._task.reported + 1, self.progress.epoch + 1):
-            if channel.report(epoch, self.progress.history[epoch - 1][metric]) is Verdict.PRUNE:
+            if channel.report(epoch, self.progress.history[epoch - 1][metric]):
                 return True
         return False
 
@@ -183,7 +136,7 @@ class _Run:
         while not self._ended and self.progress.epoch < self._settings.epochs:
             value = self._train_epoch()
             self._save()
-            if channel.report(self.progress.epoch, value) is Verdict.PRUNE:
+            if channel.report(self.progress.epoch, value):
                 return True
         return False
 

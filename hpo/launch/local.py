@@ -1,0 +1,127 @@
+"""Local workers: starts them, watches them, replaces those that die, ends with the study."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpo.errors import HpoError
+
+logger = logging.getLogger(__name__)
+
+# A worker needs this long to checkpoint nothing, release its lease and leave.
+_LEAVE_SECONDS = 8.0
+# Workers that die at once, again and again, point at something that a restart does not mend.
+_RESTARTS_PER_WORKER = 5
+
+
+class WorkersFailedError(HpoError):
+    """Workers ended with an error of their own, and no restart would help."""
+
+
+@dataclass(frozen=True)
+class LaunchOptions:
+    """What local workers are started with.
+
+    Attributes:
+        workers: How many.
+        forkserver: Address of the fork server that their trainers come from.
+    """
+
+    study: str
+    url: str
+    project: Path
+    artifacts: Path
+    workers: int
+    lease_seconds: float
+    forkserver: str | None
+
+
+class LocalWorkers:
+    """Worker processes on this machine. They end with this object, however its process ends."""
+
+    def __init__(self, options: LaunchOptions) -> None:
+        self._options = options
+        self._restarts = 0
+        self._processes = [self._start() for _ in range(options.workers)]
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the workers that are alive."""
+        return [process.pid for process in self._processes if process.poll() is None]
+
+    def tend(self) -> bool:
+        """Replaces workers that were killed; False once all of them have left.
+
+        Raises:
+            WorkersFailedError: Workers keep ending with an error; their words are repeated.
+        """
+        for index, process in enumerate(self._processes):
+            code = process.poll()
+            if code is not None and code != 0:
+                self._processes[index] = self._replace(code)
+        return bool(self.pids)
+
+    def stop(self) -> None:
+        """Asks every worker to give its trial back and leave; kills the ones that do not."""
+        for process in self._alive():
+            process.terminate()
+        deadline = time.monotonic() + _LEAVE_SECONDS
+        for process in self._processes:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def kill(self) -> None:
+        """Ends every worker at once; leases run out by themselves."""
+        for process in self._alive():
+            process.kill()
+        for process in self._processes:
+            process.wait()
+
+    def _alive(self) -> Iterator[subprocess.Popen[bytes]]:
+        return (process for process in self._processes if process.poll() is None)
+
+    def _replace(self, code: int) -> subprocess.Popen[bytes]:
+        self._restarts += 1
+        if code > 0 or self._restarts > _RESTARTS_PER_WORKER * self._options.workers:
+            raise WorkersFailedError(
+                f"a worker ended with exit code {code}; its message is above. "
+                "The study is intact: start it again once the cause is mended."
+            )
+        logger.warning("a worker was killed by signal %d; another one takes its place", -code)
+        return self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        options = self._options
+        command = [sys.executable, "-m", "hpo", "worker", options.study, "--with-parent"]
+        command += ["--project", str(options.project), "--artifacts", str(options.artifacts)]
+        command += ["--lease", str(options.lease_seconds), "--threads", str(self._threads())]
+        # Not on the command line, where every user of the machine could read the password.
+        environment = os.environ | {"HPO_STORAGE": options.url}
+        if options.forkserver is not None:
+            environment["HPO_FORKSERVER"] = options.forkserver
+        # A closed stdin tells a worker that this process is gone; a session of its own keeps a
+        # terminal's Ctrl-C away from it.
+        return subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, start_new_session=True
+        )
+
+    def _threads(self) -> int:
+        return max(1, available_cores() // self._options.workers)
+
+
+def available_cores() -> int:
+    """Cores that this process may use, which in a container are not all of the machine's."""
+    with contextlib.suppress(AttributeError):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,138 @@
+"""From a study file to a study in the database: everything is checked before anything exists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpo.errors import StudyFileError, StudyNotFoundError
+from hpo.spec import StudySpec, load_study_file
+from hpo.study.database import Database, parse_url
+from hpo.study.snapshot import take_snapshot
+from hpo.study.strategies import check_strategies
+from hpo.study.studies import (
+    Facts,
+    StudyRecord,
+    create_schema,
+    create_study,
+    open_study,
+    spec_differences,
+)
+from hpo.worker.trainers import Trainers
+
+if TYPE_CHECKING:
+    from hpo.spec import StudyFile
+    from hpo.training.preflight import Preflight
+
+
+@dataclass(frozen=True)
+class Validated:
+    """A study file that can become a study here."""
+
+    spec: StudySpec
+    preflight: Preflight
+
+    @property
+    def facts(self) -> Facts:
+        found = self.preflight
+        return Facts(
+            data=found.signature.fingerprint,
+            builder=found.builder_hash,
+            optuna=found.optuna_major,
+            keras=found.keras_major,
+            signature=found.signature.to_json(),
+        )
+
+
+def validate(path: Path, project: Path, trainers: Trainers) -> Validated:
+    """Checks a study file, its data and its builder.
+
+    Raises:
+        StudyFileError, DataError, BuilderError: With every problem that was found.
+    """
+    file = load_study_file(path)
+    _check_options(file)
+    trainer = trainers.start()
+    try:
+        preflight: Preflight = trainer.call(
+            "hpo.training.preflight:check_study", spec=file.spec, project=project
+        )
+    finally:
+        trainer.kill()
+    if preflight.problems:
+        problems = [file.problem(each.path, each.message) for each in preflight.problems]
+        raise StudyFileError(str(path), problems)
+    return Validated(file.spec, preflight)
+
+
+def _check_options(file: StudyFile) -> None:
+    errors = check_strategies(file.spec)
+    if errors:
+        problems = [file.problem(error.path, error.message) for error in errors]
+        raise StudyFileError(str(file.path), problems)
+
+
+def submit(path: Path, url: str, project: Path, trainers: Trainers) -> StudyRecord:
+    """Creates the study, or opens it when it is there and the same.
+
+    A study that is finished is opened without looking at data and builder: nothing will run.
+
+    Raises:
+        StudyMismatchError: A study of this name is there and differs.
+    """
+    parse_url(url)
+    spec = load_study_file(path).spec
+    finished = _finished_already(url, spec)
+    if finished is not None:
+        return finished
+    validated = validate(path, project, trainers)
+    database = Database(url, create=True)
+    try:
+        create_schema(database)
+        record = create_study(database, spec, validated.facts)
+        _leave_note(database, record)
+        return record
+    finally:
+        database.close()
+
+
+def _finished_already(url: str, spec: StudySpec) -> StudyRecord | None:
+    try:
+        database = Database(url)
+    except StudyNotFoundError:
+        # Opened here and closed, so that a mistyped storage fails before the long checks.
+        _check_creatable(url)
+        return None
+    try:
+        record = open_study(database, spec.name)
+        same = not spec_differences(record.spec, spec) and spec.search.trials == record.trials
+        done = same and take_snapshot(database, record).state == "finished"
+        return record if done else None
+    except StudyNotFoundError:
+        return None
+    finally:
+        database.close()
+
+
+def _check_creatable(url: str) -> None:
+    Database(url, create=True).close()
+
+
+def _leave_note(database: Database, record: StudyRecord) -> None:
+    """A note on the study in the dashboard: how to join in and how to take the model out."""
+    from hpo.study.notes import save_study_note
+
+    text = f"""\
+Hyperparameter search of **{record.name}**: {record.direction} `{record.metric}`,
+{record.trials} trials.
+
+Join with another worker, from the project folder and with `HPO_STORAGE` set to this database:
+
+    hpo worker {record.name}
+
+Take out the best model:
+
+    hpo export {record.name}
+"""
+    save_study_note(database, record.study_id, text)

@@ -1,0 +1,25 @@
+"""From a parameter's range to a value that Optuna's sampler suggests."""
+
+from __future__ import annotations
+
+import optuna
+
+from hpo.spec.models import (
+    BoolParameter,
+    CategoricalParameter,
+    FloatParameter,
+    Parameter,
+    Scalar,
+)
+
+
+def suggest(trial: optuna.Trial, name: str, parameter: Parameter) -> Scalar:
+    """The trial's value for the parameter: a stored one if it was suggested before."""
+    if isinstance(parameter, BoolParameter):
+        return trial.suggest_categorical(name, [False, True])  # type: ignore[return-value]
+    if isinstance(parameter, CategoricalParameter):
+        return trial.suggest_categorical(name, list(parameter.choices))  # type: ignore[return-value]
+    low, high = parameter.low, parameter.high
+    if isinstance(parameter, FloatParameter):
+        return trial.suggest_float(name, low, high, log=parameter.log, step=parameter.step)
+    return trial.suggest_int(name, int(low), int(high), log=parameter.log, step=parameter.step)

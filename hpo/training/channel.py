@@ -1,0 +1,49 @@
+"""What a trial in the trainer and the one who runs the study say to each other. No Keras here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from hpo.spec.models import Parameter, Scalar
+
+
+@dataclass(frozen=True)
+class TrialTask:
+    """One trial to be run, from its last checkpoint if there is one.
+
+    Attributes:
+        seed: Of weights, order of rows and random layers.
+        token: The lease's.
+        folder: For its checkpoints.
+        reported: The last epoch that the study knows of, 0 if none.
+    """
+
+    number: int
+    seed: int
+    token: int
+    folder: Path
+    reported: int
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The model is built. `epoch` counts the epochs that a checkpoint brought along."""
+
+    epoch: int
+    parameters: int
+    device: str
+
+
+class Channel(Protocol):
+    """How a trial speaks with whoever runs the study."""
+
+    def suggest(self, name: str, parameter: Parameter) -> Scalar:
+        """A value inside the parameter's range."""
+
+    def begin(self, begun: Begun) -> None:
+        """The model is built and training begins."""
+
+    def report(self, epoch: int, value: float) -> bool:
+        """An epoch (from 1) has ended with this value of the objective; whether to prune."""

@@ -1,0 +1,58 @@
+"""A trial's learning curve as a picture and as a table, for the dashboard."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from hpo.spec.models import Objective
+from hpo.training.progress import Progress
+
+
+def write_curve(progress: Progress, objective: Objective, folder: Path, title: str) -> list[Path]:
+    """Writes `learning-curve.png` and `history.csv` into the folder; none without an epoch."""
+    if not progress.history:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    table, picture = folder / "history.csv", folder / "learning-curve.png"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["epoch", *progress.history[0]])
+        for epoch, logs in enumerate(progress.history, start=1):
+            writer.writerow([epoch, *logs.values()])
+    _draw(progress, objective, title).savefig(picture)
+    return [picture, table]
+
+
+def _draw(progress: Progress, objective: Objective, title: str) -> Figure:
+    figure = Figure(figsize=(8, 3.2), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    metric = objective.metric.removeprefix("val_")
+    other = metric if metric != "loss" else _first_metric(progress)
+    for axes, name in ((left, "loss"), (right, other)):
+        _curve(axes, progress, name)
+    if metric != "loss":
+        right.axvline(progress.best_epoch, color="0.6", linestyle=":", label="best epoch")
+    right.legend()
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _first_metric(progress: Progress) -> str:
+    names = [name for name in progress.history[0] if not name.startswith("val_")]
+    return next((name for name in names if name != "loss"), "loss")
+
+
+def _curve(axes: object, progress: Progress, name: str) -> None:
+    epochs = range(1, progress.epoch + 1)
+    for key, words in ((name, "train"), (f"val_{name}", "validation")):
+        if key in progress.history[0]:
+            values = [logs[key] for logs in progress.history]
+            axes.plot(epochs, values, marker=".", label=words)  # type: ignore[attr-defined]
+    axes.set_xlabel("epoch")  # type: ignore[attr-defined]
+    axes.set_ylabel(name)  # type: ignore[attr-defined]
+    axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[attr-defined]

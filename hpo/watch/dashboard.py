@@ -1,0 +1,80 @@
+"""The real optuna-dashboard on a study's storage, read-only unless asked otherwise.
+
+optuna-dashboard has no authentication: whoever reaches it may delete a study. So it listens on
+127.0.0.1 and lets only reading requests through.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from socketserver import ThreadingMixIn
+
+import optuna
+import optuna_dashboard
+
+from hpo.errors import UsageError
+from hpo.study.database import Database, prepare_sqlite
+
+WsgiApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+_READING = ("GET", "HEAD")
+
+
+def dashboard_app(database: Database, artifacts: Path, *, allow_write: bool) -> WsgiApplication:
+    """The WSGI application: optuna-dashboard on a cached storage, with the artifacts."""
+    storage = optuna.storages.get_storage(_rdb_storage(database))
+    files = artifacts / "files"
+    store = optuna.artifacts.FileSystemArtifactStore(str(files)) if files.is_dir() else None
+    app: WsgiApplication = optuna_dashboard.wsgi(storage, store)
+    return app if allow_write else _read_only(app)
+
+
+def _rdb_storage(database: Database) -> optuna.storages.RDBStorage:
+    url = database.engine.url.render_as_string(hide_password=False)
+    storage = optuna.storages.RDBStorage(
+        url.replace("{", "{{").replace("}", "}}"), skip_table_creation=True
+    )
+    if database.dialect == "sqlite":
+        prepare_sqlite(storage.engine)
+        storage.engine.dispose()
+    return storage
+
+
+def _read_only(app: WsgiApplication) -> WsgiApplication:
+    def guarded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] in _READING:
+            return app(environ, start_response)
+        words = "this dashboard is read-only; start it with --allow-write to change the study"
+        body = json.dumps({"reason": words}).encode()
+        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        start_response("403 Forbidden", headers)
+        return [body]
+
+    return guarded
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """A line a poll tells nobody anything."""
+
+
+def make_dashboard_server(app: WsgiApplication, host: str, port: int) -> WSGIServer:
+    """A server bound to host and port; port 0 takes a free one.
+
+    Raises:
+        UsageError: The port is taken or the host is not this machine's.
+    """
+    try:
+        return make_server(host, port, app, server_class=_Server, handler_class=_QuietHandler)
+    except OSError as error:
+        raise UsageError(
+            f"can't listen on {host}:{port}: {error.strerror}; choose another --port"
+        ) from None

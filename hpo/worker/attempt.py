@@ -1,0 +1,168 @@
+"""One attempt at one trial: the worker's half of the conversation with the trainer."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import math
+import platform
+from typing import Any
+
+import optuna
+
+from hpo.errors import StorageError
+from hpo.spec import StudySpec
+from hpo.study.leases import Lease, Outcome, Slots
+from hpo.study.storage import StudyStorage, make_study
+from hpo.study.strategies import make_pruner, make_sampler, trial_seed
+from hpo.study.studies import StudyRecord
+from hpo.study.suggest import suggest
+from hpo.worker import messages as m
+from hpo.worker.paths import StudyPaths
+from hpo.worker.trainers import Trainer
+
+logger = logging.getLogger(__name__)
+
+_MESSAGE_SECONDS = 0.2
+# How long a report may wait for the database before training goes on without an answer.
+_REPORT_PATIENCE = 1.0
+
+
+class Step(enum.Enum):
+    """Where an attempt stands after a message."""
+
+    GOES_ON = "training goes on"
+    ENDED = "the trial has ended"
+    GIVEN_BACK = "the trial will be tried again"
+
+
+class Attempt:
+    """Hands the trial to the trainer and answers its messages, one with each `step`."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        spec: StudySpec,
+        record: StudyRecord,
+        slots: Slots,
+        storage: StudyStorage,
+        paths: StudyPaths,
+        trainer: Trainer,
+    ) -> None:
+        self._lease = lease
+        self._spec = spec
+        self._slots = slots
+        self._storage = storage
+        self._paths = paths
+        self._trainer = trainer
+        stored = storage.hold(lease)
+        self._study = make_study(
+            storage, record, make_sampler(spec, lease.slot), make_pruner(spec)
+        )
+        self._trial = optuna.Trial(self._study, lease.trial_id)
+        trainer.send(
+            m.TrialTask(
+                number=lease.number,
+                seed=trial_seed(spec.training.seed, lease.slot),
+                token=lease.token,
+                folder=paths.trial(lease.number),
+                reported=max(stored.intermediate_values, default=0),
+            )
+        )
+
+    def step(self) -> Step:
+        """Waits a moment for a message and answers it.
+
+        Raises:
+            TrainerDiedError: The trainer is gone.
+            LeaseLostError: Another worker owns the trial.
+        """
+        message = self._trainer.receive(_MESSAGE_SECONDS)
+        if isinstance(message, m.Suggest):
+            value = suggest(self._trial, message.name, message.parameter)
+            self._trainer.send(m.Suggested(value))
+        elif isinstance(message, m.Report):
+            self._trainer.send(m.Answer(self._should_prune(message)))
+        elif isinstance(message, m.Begun):
+            self._begin(message)
+        elif isinstance(message, m.Finished):
+            self._finish(message)
+            return Step.ENDED
+        elif isinstance(message, m.Failed):
+            return self._fail(message)
+        return Step.GOES_ON
+
+    def _begin(self, begun: m.Begun) -> None:
+        self._trial.set_user_attr("model_parameters", begun.parameters)
+        self._trial.set_user_attr("device", begun.device)
+        self._trial.set_user_attr("host", platform.node())
+        self._storage.flush(self._slots)
+
+    def _should_prune(self, report: m.Report) -> bool:
+        """Writes the report; while the database is away it is kept and training goes on."""
+        self._trial.report(report.value, report.epoch)
+        self._storage.read_patience = _REPORT_PATIENCE
+        try:
+            prune = bool(self._trial.should_prune())
+            self._storage.flush(self._slots, _REPORT_PATIENCE)
+        except StorageError as error:
+            logger.warning("trial %d goes on: %s", self._lease.number, error)
+            return False
+        finally:
+            self._storage.read_patience = None
+        return prune
+
+    def _finish(self, finished: m.Finished) -> None:
+        attrs = {
+            "epochs": finished.epochs,
+            "best_epoch": finished.best_epoch,
+            "seconds": round(finished.seconds, 3),
+            "checkpoint": self._paths.relative(finished.checkpoint),
+        }
+        for key, value in attrs.items():
+            self._trial.set_user_attr(key, value)
+        self._paths.attach(self._trial, finished.files)
+        state = "PRUNED" if finished.pruned else "COMPLETE"
+        self._end(Outcome(state, self._best_value()))
+
+    def _fail(self, failed: m.Failed) -> Step:
+        reason = f"{failed.kind}: {failed.message}"
+        logger.warning("trial %d: %s", self._lease.number, reason)
+        self._trial.set_user_attr("epochs", failed.epochs)
+        self._trial.set_user_attr("reason", reason)
+        if failed.kind == "diverged":
+            # Pruned and not failed: samplers learn from pruned trials and pass over failed ones.
+            value = self._best_value()
+            self._end(Outcome("PRUNED", value, failed.kind if value is None else None), reason)
+            return Step.ENDED
+        self._trial.set_user_attr("traceback", failed.traceback)
+        allowed = self._spec.search.retries.exception
+        if self._slots.record_failure(self._lease, "exceptions", allowed):
+            return Step.GIVEN_BACK
+        self._end(Outcome("FAIL", None, failed.message.partition(":")[0]), reason)
+        return Step.ENDED
+
+    def _end(self, outcome: Outcome, reason: str = "") -> None:
+        values = None if outcome.value is None else [outcome.value]
+        state = optuna.trial.TrialState[outcome.state]
+        frozen = self._storage.get_trial(self._lease.trial_id)
+        self._study.sampler.after_trial(self._study, frozen, state, values)
+        self._storage.finish(self._slots, outcome)
+        if outcome.failure is not None:
+            limit = self._spec.search.max_consecutive_failures
+            self._slots.stop_after_equal_failures(limit, reason)
+        logger.info(
+            "trial %d: %s, %s", self._lease.number, outcome.state, _shown(outcome.value)
+        )
+
+    def _best_value(self) -> float | None:
+        """The best epoch's value, however the trial has ended."""
+        reported = self._storage.get_trial(self._lease.trial_id).intermediate_values.values()
+        values = [value for value in reported if math.isfinite(value)]
+        if not values:
+            return None
+        return max(values) if self._spec.objective.direction == "maximize" else min(values)
+
+
+def _shown(value: Any) -> str:
+    return "no value" if value is None else f"value {value:.6g}"

@@ -1,0 +1,174 @@
+"""A process that has imported Keras once and forks trainers from it.
+
+Importing TensorFlow takes seconds of a core and hundreds of megabytes. Here it happens once a
+machine: a trainer forked from this process begins at once and shares its pages. Forking is safe
+because nothing but imports has run: TensorFlow starts its threads with the first operation, and
+none runs here.
+
+A client connects to the server's socket, sends one end of a pipe and the path of a log file, and
+gets the trainer's process id. The connection stays open, and when the trainer has ended, its exit
+status arrives there. The server ends when its standard input closes, that is with its owner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+
+class ForkServer:
+    """Owns the server process; its trainers end with the workers that asked for them."""
+
+    def __init__(self) -> None:
+        # A socket's path may have 107 characters at most, so it does not go to the project.
+        self._folder = tempfile.TemporaryDirectory(prefix="hpo-")
+        self.address = str(Path(self._folder.name) / "forkserver")
+        with socket.socket(socket.AF_UNIX) as listener:
+            # Bound here, so that clients may connect while the server still imports.
+            listener.bind(self.address)
+            listener.listen(128)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "hpo.worker.forkserver", str(listener.fileno())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[listener.fileno()],
+                env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"},
+                # Ctrl-C in a terminal is for the owner, who then decides.
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._folder.cleanup()
+
+
+@dataclass
+class _Trainer:
+    pid: int
+    client: socket.socket
+
+
+def serve(listener: socket.socket) -> None:
+    """Imports what trainers need, then forks one for each client until stdin closes."""
+    _import_everything()
+    # The garbage collector would touch, and so copy, every page that the children share.
+    gc.freeze()
+    _Server(listener).run()
+
+
+def _import_everything() -> None:
+    import hpo.training.curves
+    import hpo.training.preflight
+    import hpo.training.trial
+    import hpo.worker.child  # noqa: F401
+
+
+class _Server:
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._selector = selectors.DefaultSelector()
+        self._trainers: dict[int, _Trainer] = {}
+        self._wake, self._signal = socket.socketpair()
+        for end in (self._wake, self._signal):
+            end.setblocking(False)
+
+    def run(self) -> None:
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._signal.fileno())
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(self._wake, selectors.EVENT_READ)
+        self._selector.register(0, selectors.EVENT_READ)
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj == 0:
+                    return
+                if key.fileobj is self._listener:
+                    self._accept()
+                elif key.fileobj is self._wake:
+                    self._reap()
+
+    def _accept(self) -> None:
+        client, _ = self._listener.accept()
+        client.settimeout(10)
+        try:
+            request, descriptors, _, _ = socket.recv_fds(client, 65536, 1)
+        except OSError:
+            client.close()
+            return
+        if not descriptors:
+            client.close()
+            return
+        log = json.loads(request)["log"]
+        pid = os.fork()
+        if pid == 0:
+            self._become_trainer(client, descriptors[0], log)
+        os.close(descriptors[0])
+        self._trainers[pid] = _Trainer(pid, client)
+        _tell(client, {"pid": pid})
+
+    def _become_trainer(self, client: socket.socket, descriptor: int, log: str | None) -> None:
+        """Never returns."""
+        from hpo.worker.child import serve as train
+
+        status = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._forget(client)
+            train(Connection(descriptor), Path(log) if log else None)
+            status = 0
+        finally:
+            os._exit(status)
+
+    def _forget(self, client: socket.socket) -> None:
+        """Closes what belongs to the server, so that a closed pipe shows as closed."""
+        self._selector.close()
+        sockets = [client, self._listener, self._wake, self._signal]
+        for each in (*sockets, *(trainer.client for trainer in self._trainers.values())):
+            each.close()
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+
+    def _reap(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wake.recv(4096)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            trainer = self._trainers.pop(pid)
+            _tell(trainer.client, {"exit": os.waitstatus_to_exitcode(status)})
+            trainer.client.close()
+
+
+def _tell(client: socket.socket, message: dict[str, int]) -> None:
+    # The client may be gone by now.
+    with contextlib.suppress(OSError):
+        client.sendall(json.dumps(message).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    assert threading.active_count() == 1
+    serve(socket.socket(fileno=int(sys.argv[1])))

@@ -1,0 +1,210 @@
+"""The worker: leases slots, asks the sampler, drives a trainer, tells the study. No Keras here."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpo.errors import LeaseLostError, StorageError, StudyMismatchError
+from hpo.spec import StudySpec
+from hpo.study import workers
+from hpo.study.database import Database
+from hpo.study.leases import Lease, NoSlot, Slots
+from hpo.study.storage import StudyStorage
+from hpo.study.studies import Facts, StudyRecord
+from hpo.worker import messages as m
+from hpo.worker.attempt import Attempt, Step
+from hpo.worker.leasekeeper import LeaseKeeper
+from hpo.worker.paths import StudyPaths
+from hpo.worker.trainers import Trainer, TrainerDiedError, Trainers
+
+logger = logging.getLogger(__name__)
+
+# A trainer that has grown by this much since its first trial is replaced: Keras leaks.
+_GROWTH_BYTES = 1 << 30
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """How one worker works.
+
+    Attributes:
+        project: Folder that the builder and data paths are resolved from.
+        artifacts: Folder for checkpoints and files of trials, shared by all workers.
+        lease_seconds: After so long without a sign of life a worker's trial is taken over.
+        threads: Cores for its trainer.
+    """
+
+    project: Path
+    artifacts: Path
+    lease_seconds: float = 30.0
+    threads: int = 1
+
+
+class Worker:
+    """Runs trials of one study until there are none left, or until it is told to stop.
+
+    Args:
+        trainers: Where its trainer comes from.
+        stop: Set from outside (a signal handler) to leave: the trial in flight goes back to its
+            slot and goes on from its last epoch elsewhere.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        record: StudyRecord,
+        options: WorkerOptions,
+        trainers: Trainers,
+        stop: threading.Event,
+    ) -> None:
+        self.name = workers.worker_name()
+        self._database = database
+        self._record = record
+        self._spec: StudySpec = record.spec
+        self._options = options
+        self._trainers = trainers
+        self._stop = stop
+        self._paths = StudyPaths(options.artifacts, record.name)
+        self._slots = Slots(database, record.study_id, self.name, options.lease_seconds)
+        self._storage = StudyStorage(database, record)
+        self._trainer: Trainer | None = None
+        self._base_memory = 0
+
+    def run(self) -> int:
+        """Works; the number of trials that this worker has ended.
+
+        Raises:
+            StudyMismatchError: Data, builder or library versions differ from the study's.
+            StorageError: The database stayed away for longer than its patience.
+        """
+        workers.register(self._database, self._record.study_id, self.name)
+        keeper = LeaseKeeper(self._slots)
+        try:
+            return self._work(keeper)
+        finally:
+            keeper.close()
+            self._drop_trainer()
+            workers.left(self._database, self.name)
+
+    def _work(self, keeper: LeaseKeeper) -> int:
+        ended = 0
+        while not self._stop.is_set() and self._ready_trainer() is not None:
+            lease = self._slots.claim()
+            if lease is NoSlot.WAIT:
+                # Jitter: idle workers should not ask in step.
+                self._stop.wait(_POLL_SECONDS * random.uniform(0.5, 1.5))
+            elif isinstance(lease, NoSlot):
+                logger.info("no more work: %s", lease.value)
+                break
+            else:
+                ended += self._run_lease(lease, keeper)
+        return ended
+
+    def _ready_trainer(self) -> Trainer | None:
+        """The trainer, started and compared with the study; None when told to stop meanwhile."""
+        if self._trainer is not None and self._has_grown(self._trainer):
+            self._drop_trainer()
+        if self._trainer is None:
+            self._trainer = self._trainers.start(self._paths.log(self.name))
+            request = m.Prepare(
+                self._record.spec_json, self._options.project, self._options.threads
+            )
+            ready = self._trainer.request(request, lambda: not self._stop.is_set())
+            if ready is None:
+                return None
+            self._check_facts(ready)
+            self._base_memory = 0
+        return self._trainer
+
+    def _check_facts(self, ready: m.Ready) -> None:
+        from importlib.metadata import version
+
+        facts = self._record.facts
+        here = Facts(
+            data=ready.data,
+            builder=ready.builder,
+            optuna=version("optuna").partition(".")[0],
+            keras=ready.keras,
+            signature=facts.signature,
+        )
+        found = facts.differences(here)
+        if found:
+            raise StudyMismatchError(
+                f"this worker does not fit the study {self._record.name!r}:\n  "
+                + "\n  ".join(found)
+                + "\nUse the same data, builder and library versions as the study was created with."
+            )
+
+    def _has_grown(self, trainer: Trainer) -> bool:
+        memory = trainer.memory()
+        self._base_memory = self._base_memory or memory
+        return memory > self._base_memory + _GROWTH_BYTES
+
+    def _drop_trainer(self) -> None:
+        if self._trainer is not None:
+            self._trainer.kill()
+            self._trainer = None
+
+    def _run_lease(self, lease: Lease, keeper: LeaseKeeper) -> int:
+        """Runs the leased trial; 1 when it ended, 0 when it goes on elsewhere or again."""
+        keeper.hold(lease)
+        assert self._trainer is not None
+        attempt = Attempt(
+            lease, self._spec, self._record, self._slots, self._storage, self._paths, self._trainer
+        )
+        started = time.monotonic()
+        limit = self._spec.search.trial_timeout
+        try:
+            while not (self._stop.is_set() or keeper.lost or keeper.study_stopped):
+                step = attempt.step()
+                if step is Step.ENDED:
+                    self._tidy()
+                    return 1
+                if step is Step.GIVEN_BACK:
+                    return 0
+                if limit is not None and time.monotonic() - started > limit:
+                    words = f"the time limit of {limit:g} s for one trial was reached"
+                    return self._crashed(lease, words)
+            return self._leave(lease, keeper)
+        except TrainerDiedError as error:
+            return self._crashed(lease, str(error))
+        except LeaseLostError as error:
+            logger.warning("trial %d: %s", lease.number, error)
+            self._drop_trainer()
+            return 0
+        finally:
+            keeper.hold(None)
+            self._storage.drop()
+
+    def _leave(self, lease: Lease, keeper: LeaseKeeper) -> int:
+        self._drop_trainer()
+        if keeper.lost:
+            logger.warning("trial %d: another worker has taken it over", lease.number)
+        else:
+            self._slots.release(lease)
+            logger.info("trial %d: given back", lease.number)
+        return 0
+
+    def _crashed(self, lease: Lease, reason: str) -> int:
+        """The trainer died or hung: another attempt, or the trial has failed."""
+        self._drop_trainer()
+        logger.warning("trial %d: %s", lease.number, reason)
+        if self._slots.record_failure(lease, "crashes", self._spec.search.retries.crash):
+            return 0
+        reason = f"crash: {reason}"
+        self._storage.fail(self._slots, reason)
+        self._slots.stop_after_equal_failures(self._spec.search.max_consecutive_failures, reason)
+        self._tidy()
+        return 1
+
+    def _tidy(self) -> None:
+        try:
+            self._paths.keep_best(self._database, self._record, self._slots)
+        except StorageError:
+            logger.warning("old checkpoints were not removed: the database is away")

@@ -1,0 +1,135 @@
+"""What worker and trainer say to each other over their pipe: frozen values only.
+
+::
+
+    worker                    trainer
+      Prepare      ->
+                   <-         Ready, or Refused
+      TrialTask    ->
+                   <-         Suggest ...      each answered by Suggested
+                   <-         Begun
+                   <-         Report ...       each answered by Answer
+                   <-         Finished, or Failed
+      Call         ->
+                   <-         Returned, or Refused
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpo.spec.models import Parameter, Scalar
+from hpo.training.channel import Begun, TrialTask
+
+__all__ = [
+    "Answer",
+    "Begun",
+    "Call",
+    "Failed",
+    "Finished",
+    "Prepare",
+    "Ready",
+    "Refused",
+    "Report",
+    "Returned",
+    "Suggest",
+    "Suggested",
+    "TrialTask",
+]
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Open data and builder of a study; `threads` is this trainer's share of the cores."""
+
+    spec_json: str
+    project: Path
+    threads: int
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The trainer can run trials; what it found must equal the study's facts."""
+
+    data: str
+    builder: str
+    keras: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An HpoError, by the name of its class, as nothing else may cross the pipe."""
+
+    error: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Suggest:
+    """The builder asks for a parameter."""
+
+    name: str
+    parameter: Parameter
+
+
+@dataclass(frozen=True)
+class Suggested:
+    value: Scalar
+
+
+@dataclass(frozen=True)
+class Report:
+    """An epoch (from 1) has ended with this value of the objective."""
+
+    epoch: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    prune: bool
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Training has ended.
+
+    Attributes:
+        epochs: Epochs run in all, those of earlier leases included.
+        seconds: Time spent training them.
+        checkpoint: File of the best epoch.
+        files: To be shown with the trial.
+    """
+
+    pruned: bool
+    epochs: int
+    best_epoch: int
+    seconds: float
+    checkpoint: Path
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The trial went wrong; `kind` is `diverged` or `exception`."""
+
+    kind: str
+    message: str
+    traceback: str
+    epochs: int
+    files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Call:
+    """Call a function of this package that needs Keras, and return what it returns."""
+
+    function: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Returned:
+    value: Any

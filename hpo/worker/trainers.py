@@ -1,0 +1,221 @@
+"""Trainer processes as the worker sees them: start one, talk to it, end it."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+
+from hpo import errors
+from hpo.errors import HpoError
+from hpo.worker import messages as m
+from hpo.worker.forkserver import ForkServer
+
+# A trainer may be busy importing Keras when it is asked for the first time.
+_START_SECONDS = 120
+
+
+class TrainerDiedError(HpoError):
+    """The trainer process is gone; the message says how it ended."""
+
+
+class Process(Protocol):
+    """A started trainer process."""
+
+    pid: int
+
+    def exit_code(self, timeout: float) -> int | None:
+        """Its exit code (negative: the signal that killed it), None while it is not known."""
+
+
+class Trainer:
+    """One trainer process and the pipe to it. Not thread-safe."""
+
+    def __init__(self, process: Process, connection: Connection) -> None:
+        self._process = process
+        self._connection = connection
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, message: Any) -> None:
+        try:
+            self._connection.send(message)
+        except OSError:
+            raise self._died() from None
+
+    def receive(self, timeout: float) -> Any | None:
+        """The next message, or None when none arrived in `timeout` seconds.
+
+        Raises:
+            TrainerDiedError: The process is gone.
+        """
+        try:
+            return self._connection.recv() if self._connection.poll(timeout) else None
+        except (EOFError, OSError):
+            raise self._died() from None
+
+    def request(self, message: Any, still_wanted: Callable[[], bool] = lambda: True) -> Any:
+        """Sends and waits for the answer; a refusal is raised as the error that it names."""
+        self.send(message)
+        while True:
+            answer = self.receive(0.2)
+            if isinstance(answer, m.Refused):
+                raise getattr(errors, answer.error, HpoError)(answer.message)
+            if answer is not None or not still_wanted():
+                return answer
+
+    def call(self, function: str, **arguments: Any) -> Any:
+        """What `module:function` returns in the trainer, where Keras may be imported."""
+        return self.request(m.Call(function, arguments)).value
+
+    def memory(self) -> int:
+        """Resident bytes, 0 when the process is gone."""
+        try:
+            return int(psutil.Process(self.pid).memory_info().rss)
+        except psutil.Error:
+            return 0
+
+    def kill(self) -> None:
+        """Ends the process at once; it holds nothing that a checkpoint does not hold."""
+        # Closing the pipe makes a healthy trainer leave; the signal is for one that hangs.
+        self._connection.close()
+        if self._process.exit_code(0) is None:
+            try:
+                os.kill(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                return
+            self._process.exit_code(5)
+
+    def _died(self) -> TrainerDiedError:
+        code = self._process.exit_code(5)
+        return TrainerDiedError(f"the trainer process {_in_words(code)}")
+
+
+def _in_words(code: int | None) -> str:
+    if code is None:
+        return "is out of reach"
+    if code >= 0:
+        return f"exited with code {code}"
+    name = signal.Signals(-code).name
+    hint = " (out of memory?)" if -code == signal.SIGKILL else ""
+    return f"was killed by {name}{hint}"
+
+
+class Trainers:
+    """Starts trainers: forked from a fork server where forking is safe, else spawned.
+
+    Args:
+        address: Of a fork server that somebody else owns; without one, the first trainer starts
+            a server that lives as long as this object.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        self._address = address
+        self._server: ForkServer | None = None
+
+    def start(self, log: Path | None = None) -> Trainer:
+        """A new trainer whose output goes to `log`."""
+        if sys.platform != "linux":
+            return _spawn(log)
+        try:
+            return _fork(self._shared_address(), log)
+        except OSError:
+            # The shared server died with its owner.
+            self.close()
+            self._address = None
+            return _fork(self._shared_address(), log)
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def _shared_address(self) -> str:
+        if self._address is not None:
+            return self._address
+        if self._server is None:
+            self._server = ForkServer()
+        return self._server.address
+
+
+class _Forked:
+    def __init__(self, server: socket.socket) -> None:
+        self._server = server
+        self._buffer = b""
+        self._code: int | None = None
+        self.pid = self._next(_START_SECONDS)["pid"]
+
+    def exit_code(self, timeout: float) -> int | None:
+        if self._code is None and self._server.fileno() >= 0:
+            try:
+                self._code = self._next(timeout)["exit"]
+            except TimeoutError:
+                return None
+            except OSError:
+                self._server.close()
+                return None
+            self._server.close()
+        return self._code
+
+    def _next(self, timeout: float) -> dict[str, int]:
+        deadline = time.monotonic() + timeout
+        while b"\n" not in self._buffer:
+            # A timeout of zero would make the socket non-blocking.
+            self._server.settimeout(max(0.001, deadline - time.monotonic()))
+            chunk = self._server.recv(4096)
+            if not chunk:
+                raise ConnectionResetError("the fork server is gone")
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        answer: dict[str, int] = json.loads(line)
+        return answer
+
+
+def _fork(address: str, log: Path | None) -> Trainer:
+    ours, theirs = multiprocessing.Pipe()
+    server = socket.socket(socket.AF_UNIX)
+    try:
+        server.connect(address)
+        request = json.dumps({"log": str(log) if log else None}).encode()
+        socket.send_fds(server, [request], [theirs.fileno()])
+        return Trainer(_Forked(server), ours)
+    except BaseException:
+        server.close()
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+
+
+class _Spawned:
+    def __init__(self, process: Any) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    def exit_code(self, timeout: float) -> int | None:
+        self._process.join(timeout)
+        code: int | None = self._process.exitcode
+        return code
+
+
+def _spawn(log: Path | None) -> Trainer:
+    from hpo.worker.child import serve
+
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=serve, args=(theirs, log), daemon=True)
+    process.start()
+    theirs.close()
+    return Trainer(_Spawned(process), ours)  # type: ignore[arg-type]

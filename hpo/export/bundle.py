@@ -16,7 +16,6 @@ import datetime
 import json
 import math
 import shutil
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,40 +29,12 @@ from hpo.data import DataSignature, FittedPreprocessing, open_raw_part
 from hpo.data.layers import preprocessing_layers
 from hpo.data.opening import PartName
 from hpo.errors import HpoError
+from hpo.export.values import Bundle, ExportTask
 from hpo.spec import StudySpec, write_study_file
-from hpo.spec.models import Scalar, Search
+from hpo.spec.models import Search
 from hpo.training.checkpoints import load_checkpoint
 from hpo.training.compiling import targets_for
 from hpo.training.trial import TrialModel, build_model, prepare
-
-
-@dataclass(frozen=True)
-class ExportTask:
-    """What to export and where to.
-
-    Attributes:
-        params: The trial's hyperparameters by name.
-        value: The trial's value in the search, which the export must find again.
-        checkpoint: File with the weights of the trial's best epoch.
-    """
-
-    spec: StudySpec
-    project: Path
-    number: int
-    params: dict[str, Scalar]
-    value: float
-    seed: int
-    checkpoint: Path
-    folder: Path
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """A written bundle and the figures in it."""
-
-    folder: Path
-    validation: dict[str, float]
-    test: dict[str, float]
 
 
 def write_bundle(task: ExportTask) -> Bundle:

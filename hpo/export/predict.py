@@ -62,9 +62,7 @@ def _read(file: Path, array: str) -> NDArray[Any]:
 
 def _check_shape(x: NDArray[Any], shape: tuple[int, ...], file: Path) -> None:
     if x.shape[1:] != shape:
-        raise DataError(
-            f"{file}: the model takes rows of shape {shape}, received {x.shape[1:]}"
-        )
+        raise DataError(f"{file}: the model takes rows of shape {shape}, received {x.shape[1:]}")
     if x.dtype.kind not in "biuf" or not np.isfinite(x.astype(np.float32)).all():
         raise DataError(f"{file}: expected finite numbers")
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from hpo.errors import StudyFileError, StudyNotFoundError
-from hpo.spec import StudySpec, load_study_file
+from hpo.errors import StudyNotFoundError
+from hpo.spec import StudyFile, StudySpec, load_study_file
 from hpo.study.database import Database, parse_url
 from hpo.study.snapshot import take_snapshot
 from hpo.study.strategies import check_strategies
@@ -19,11 +18,8 @@ from hpo.study.studies import (
     open_study,
     spec_differences,
 )
+from hpo.training.findings import Preflight
 from hpo.worker.trainers import Trainers
-
-if TYPE_CHECKING:
-    from hpo.spec import StudyFile
-    from hpo.training.preflight import Preflight
 
 
 @dataclass(frozen=True)
@@ -61,16 +57,15 @@ def validate(path: Path, project: Path, trainers: Trainers) -> Validated:
     finally:
         trainer.kill()
     if preflight.problems:
-        problems = [file.problem(each.path, each.message) for each in preflight.problems]
-        raise StudyFileError(str(path), problems)
+        found = (file.problem(p.path, p.message, at_key=True) for p in preflight.problems)
+        raise file.error(*found)
     return Validated(file.spec, preflight)
 
 
 def _check_options(file: StudyFile) -> None:
     errors = check_strategies(file.spec)
     if errors:
-        problems = [file.problem(error.path, error.message) for error in errors]
-        raise StudyFileError(str(file.path), problems)
+        raise file.error(*(file.problem(e.path, e.message, at_key=True) for e in errors))
 
 
 def submit(path: Path, url: str, project: Path, trainers: Trainers) -> StudyRecord:

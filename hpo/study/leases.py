@@ -105,7 +105,7 @@ class Slots:
     def study_runs(self) -> bool:
         """Whether the study may go on: nobody and nothing has stopped it."""
         query = sa.select(t.hpo_studies.c.state).where(t.hpo_studies.c.study_id == self.study_id)
-        return self.database.read(lambda c: c.execute(query).scalar_one()) == RUNNING
+        return bool(self.database.read(lambda c: c.execute(query).scalar_one()) == RUNNING)
 
     def unfinished_numbers(self) -> set[int]:
         """Numbers of the trials that have begun and not ended."""
@@ -156,7 +156,7 @@ class Slots:
             row = self._own(lease)
             column = t.hpo_slots.c[kind]
             count = connection.execute(sa.select(column).where(*row)).scalar_one() + 1
-            again = count <= allowed
+            again = bool(count <= allowed)
             values: dict[str, Any] = {kind: count}
             if again:
                 values |= {"state": "free", "expires_at": None}
@@ -206,7 +206,7 @@ class Slots:
         connection.execute(t.hpo_slots.update().where(*self._at(row.slot)).values(values))
         return Lease(row.slot, row.token + 1, trial_id, number, resumed=row.trial_id is not None)
 
-    def _lock_study(self, connection: sa.Connection) -> sa.Row[Any]:
+    def _lock_study(self, connection: sa.Connection) -> Any:
         # Optuna numbers trials under a lock on the study's row; claims must queue with it.
         study = t.studies.c.study_id == self.study_id
         connection.execute(sa.select(t.studies.c.study_id).where(study).with_for_update())
@@ -214,7 +214,7 @@ class Slots:
         query = sa.select(t.hpo_studies.c.state, late)
         return connection.execute(query.where(t.hpo_studies.c.study_id == self.study_id)).one()
 
-    def _find(self, connection: sa.Connection) -> sa.Row[Any] | None:
+    def _find(self, connection: sa.Connection) -> Any:
         slot = t.hpo_slots.c
         free = sa.or_(
             slot.state == "free",

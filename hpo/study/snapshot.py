@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from hpo.errors import NoUsableTrialError
 from hpo.study import tables as t
 from hpo.study.database import Database
-from hpo.study.studies import RUNNING, StudyRecord
+from hpo.study.studies import StudyRecord
 
 # A worker that has not been seen for so long is not counted as at work.
 _AWAY_SECONDS = 60
@@ -105,7 +105,7 @@ def _counts(connection: sa.Connection, study_id: int) -> dict[str, int]:
         .where(t.trials.c.study_id == study_id)
         .group_by(t.trials.c.state)
     )
-    return {state: count for state, count in connection.execute(query)}
+    return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def _slots(connection: sa.Connection, study_id: int) -> tuple[int, int, int, float | None]:
@@ -213,6 +213,9 @@ def _external(value: float, distribution_json: str) -> Any:
     return int(value) if distribution["name"] == "IntDistribution" else value
 
 
-def is_open(snapshot: Snapshot) -> bool:
-    """Whether workers still have something to do."""
-    return snapshot.state == RUNNING
+def slot_of(database: Database, record: StudyRecord, number: int) -> int:
+    """The slot that a trial of this number belongs to."""
+    slot = t.hpo_slots.c
+    query = sa.select(slot.slot).where(slot.study_id == record.study_id, slot.number == number)
+    found: int = database.read(lambda connection: connection.execute(query).scalar_one())
+    return found

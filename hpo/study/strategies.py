@@ -84,7 +84,9 @@ def make_sampler(spec: StudySpec, slot: int) -> BaseSampler:
     options = _SAMPLER_DEFAULTS.get(name, {}) | spec.search.sampler.options
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _sampler_class(name)(**options, seed=trial_seed(spec.training.seed, slot))
+        seed = trial_seed(spec.training.seed, slot)
+        sampler: BaseSampler = _sampler_class(name)(**options, seed=seed)
+        return sampler
 
 
 def make_pruner(spec: StudySpec) -> BasePruner:
@@ -96,7 +98,8 @@ def make_pruner(spec: StudySpec) -> BasePruner:
         options["wrapped_pruner"] = _wrapped(options.get("wrapped_pruner"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _pruner_class(name)(**options)
+        pruner: BasePruner = _pruner_class(name)(**options)
+        return pruner
 
 
 def trial_seed(seed: int, slot: int) -> int:

@@ -195,7 +195,7 @@ def spec_differences(stored: StudySpec, given: StudySpec) -> list[str]:
     ours, theirs = _flat(stored.model_dump(mode="json")), _flat(given.model_dump(mode="json"))
     ignored = {"search.trials", "search.timeout"}
     return [
-        f"{path}: the study has {ours.get(path, 'nothing')}, here it is {theirs.get(path, 'nothing')}"
+        f"{path}: the study has {ours.get(path)}, here it is {theirs.get(path)}"
         for path in sorted(ours.keys() | theirs.keys())
         if path not in ignored and ours.get(path) != theirs.get(path)
     ]

@@ -16,9 +16,9 @@ from hpo.spec.models import (
 def suggest(trial: optuna.Trial, name: str, parameter: Parameter) -> Scalar:
     """The trial's value for the parameter: a stored one if it was suggested before."""
     if isinstance(parameter, BoolParameter):
-        return trial.suggest_categorical(name, [False, True])  # type: ignore[return-value]
+        return trial.suggest_categorical(name, [False, True])
     if isinstance(parameter, CategoricalParameter):
-        return trial.suggest_categorical(name, list(parameter.choices))  # type: ignore[return-value]
+        return trial.suggest_categorical(name, list(parameter.choices))
     low, high = parameter.low, parameter.high
     if isinstance(parameter, FloatParameter):
         return trial.suggest_float(name, low, high, log=parameter.log, step=parameter.step)

@@ -6,6 +6,8 @@ importing Optuna. `tests/study/test_tables.py` holds them against Optuna's model
 
 from __future__ import annotations
 
+import datetime
+
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -158,7 +160,7 @@ def _clock_mysql(_element: clock, _compiler: SQLCompiler, **_: object) -> str:
     return "CAST(unix_timestamp(sysdate(6)) AS double)"
 
 
-class utc_now(FunctionElement[object]):  # noqa: N801
+class utc_now(FunctionElement[datetime.datetime]):  # noqa: N801
     """The database's clock as the naive UTC datetime that Optuna keeps in its tables."""
 
     type = sa.DateTime()

@@ -83,7 +83,7 @@ def _import(name: str, project: Path) -> ModuleType:
             f"there is no module {name!r} in the project folder {folder}; expected the file "
             f"{name.replace('.', '/')}.py there (choose another folder with --project)"
         ) from None
-    except Exception as error:  # noqa: BLE001 - user code may raise anything
+    except Exception as error:
         raise BuilderError(
             f"importing {name} failed with {type(error).__name__}: {error}"
         ) from error

@@ -16,6 +16,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+_Epoch = Callable[[Any], dict[str, Any]]
+
 # Large enough that a validation part mostly is one batch, small enough for any device.
 _EVALUATION_BATCH = 2048
 
@@ -91,25 +93,26 @@ def _epoch_function(
     arrays: tuple[NDArray[Any], ...],
     batch_size: int,
     jit_compile: bool,
-) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+) -> _Epoch:
     rows = len(arrays[0])
     steps = math.ceil(rows / batch_size)
     tensors = [tf.constant(array) for array in arrays]
 
+    def one_batch(chosen: tf.Tensor) -> Any:
+        return step(tuple(tf.gather(tensor, chosen) for tensor in tensors))
+
     # A function of its own: called before and in the loop, but traced once.
-    @tf.function(
+    traced = tf.function(
+        one_batch,
         input_signature=[tf.TensorSpec([None], tf.int32)],
         autograph=False,
         jit_compile=jit_compile or None,
     )
-    def one_batch(chosen: tf.Tensor) -> dict[str, tf.Tensor]:
-        return step(tuple(tf.gather(tensor, chosen) for tensor in tensors))
 
-    @tf.function(input_signature=[tf.TensorSpec([rows], tf.int32)], autograph=False)
-    def all_batches(order: tf.Tensor) -> dict[str, tf.Tensor]:
-        def at(index: tf.Tensor) -> dict[str, tf.Tensor]:
+    def all_batches(order: tf.Tensor) -> Any:
+        def at(index: tf.Tensor) -> Any:
             start = index * batch_size
-            return one_batch(order[start : tf.minimum(start + batch_size, rows)])
+            return traced(order[start : tf.minimum(start + batch_size, rows)])
 
         logs = at(tf.constant(0))
         if steps == 1:
@@ -123,7 +126,9 @@ def _epoch_function(
         )
         return logs
 
-    return all_batches  # type: ignore[no-any-return]
+    signature = [tf.TensorSpec([rows], tf.int32)]
+    epoch: _Epoch = tf.function(all_batches, input_signature=signature, autograph=False)
+    return epoch
 
 
 def _floats(logs: dict[str, tf.Tensor]) -> dict[str, float]:

@@ -8,7 +8,6 @@ step, so a wrong output, loss or metric shows here and not in the first trial.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
@@ -31,35 +30,10 @@ from hpo.spec.models import (
     Scalar,
 )
 from hpo.training.compiling import check_output, class_weights, targets_for
+from hpo.training.findings import Preflight, StudyProblem
 from hpo.training.trial import Bench, TrialModel, build_model, prepare
 
 _PROBES = 12
-
-
-@dataclass(frozen=True)
-class StudyProblem:
-    """What is wrong, and the key path in the study file that it belongs to."""
-
-    path: tuple[str | int, ...]
-    message: str
-
-
-@dataclass(frozen=True)
-class Preflight:
-    """What was found out about a study.
-
-    Attributes:
-        parameters: The builder's declarations by name, as far as the probes met them.
-        metrics: The names that each epoch will report.
-    """
-
-    signature: DataSignature
-    builder_hash: str
-    optuna_major: str
-    keras_major: str
-    parameters: dict[str, Parameter]
-    metrics: tuple[str, ...]
-    problems: tuple[StudyProblem, ...]
 
 
 def check_study(spec: StudySpec, project: Path) -> Preflight:

@@ -17,6 +17,7 @@ from hpo.space.hyperparameters import TrialHyperParameters
 from hpo.spec import StudySpec
 from hpo.spec.models import PlateauSchedule
 from hpo.training.builder import Builder, load_builder
+from hpo.training.channel import Begun, Channel, TrialTask
 from hpo.training.checkpoints import Checkpoint, CheckpointFolder
 from hpo.training.compiling import (
     Settings,
@@ -27,7 +28,6 @@ from hpo.training.compiling import (
     training_defaults,
 )
 from hpo.training.epochs import EpochRunner, epoch_order, seed_epoch
-from hpo.training.channel import Begun, Channel, TrialTask
 from hpo.training.progress import Progress, follow_plateau, rate_factor, stops_early
 
 

@@ -56,9 +56,7 @@ class Attempt:
         self._paths = paths
         self._trainer = trainer
         stored = storage.hold(lease)
-        self._study = make_study(
-            storage, record, make_sampler(spec, lease.slot), make_pruner(spec)
-        )
+        self._study = make_study(storage, record, make_sampler(spec, lease.slot), make_pruner(spec))
         self._trial = optuna.Trial(self._study, lease.trial_id)
         trainer.send(
             m.TrialTask(
@@ -151,9 +149,7 @@ class Attempt:
         if outcome.failure is not None:
             limit = self._spec.search.max_consecutive_failures
             self._slots.stop_after_equal_failures(limit, reason)
-        logger.info(
-            "trial %d: %s, %s", self._lease.number, outcome.state, _shown(outcome.value)
-        )
+        logger.info("trial %d: %s, %s", self._lease.number, outcome.state, _shown(outcome.value))
 
     def _best_value(self) -> float | None:
         """The best epoch's value, however the trial has ended."""

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpo.errors import HpoError, DivergedError
+from hpo.errors import DivergedError, HpoError
 from hpo.spec import StudySpec
 from hpo.spec.models import Parameter, Scalar
 from hpo.worker import messages as m

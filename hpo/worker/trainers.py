@@ -218,4 +218,4 @@ def _spawn(log: Path | None) -> Trainer:
     process = context.Process(target=serve, args=(theirs, log), daemon=True)
     process.start()
     theirs.close()
-    return Trainer(_Spawned(process), ours)  # type: ignore[arg-type]
+    return Trainer(_Spawned(process), ours)

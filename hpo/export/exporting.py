@@ -1,0 +1,69 @@
+"""Exporting the best trial of a study: finds it, has a trainer write the bundle. No Keras here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpo.errors import HpoError, UsageError
+from hpo.export.values import Bundle, ExportTask
+from hpo.study.database import Database
+from hpo.study.snapshot import BestTrial, best_trial, slot_of
+from hpo.study.strategies import trial_seed
+from hpo.study.studies import StudyRecord
+from hpo.worker.trainers import Trainers
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The trial that was exported and the bundle that it became."""
+
+    trial: BestTrial
+    bundle: Bundle
+
+
+def export_best(
+    database: Database,
+    record: StudyRecord,
+    project: Path,
+    artifacts: Path,
+    folder: Path,
+    trainers: Trainers,
+) -> Exported:
+    """Writes the best trial's bundle to `folder`; an older bundle there is replaced.
+
+    Raises:
+        NoUsableTrialError: No finished trial has a value.
+        UsageError: The folder holds something that is not a bundle.
+    """
+    trial = best_trial(database, record)
+    _check_folder(folder)
+    checkpoint = trial.attrs.get("checkpoint")
+    if checkpoint is None:
+        raise HpoError(f"trial {trial.number} of the study {record.name!r} left no checkpoint")
+    spec = record.spec
+    task = ExportTask(
+        spec=spec,
+        project=project,
+        number=trial.number,
+        params=trial.params,
+        value=trial.value,
+        seed=trial_seed(spec.training.seed, slot_of(database, record, trial.number)),
+        checkpoint=artifacts / checkpoint,
+        folder=folder,
+    )
+    trainer = trainers.start()
+    try:
+        bundle: Bundle = trainer.call("hpo.export.bundle:write_bundle", task=task)
+    finally:
+        trainer.kill()
+    return Exported(trial, bundle)
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / "model.keras").is_file()):
+        raise UsageError(
+            f"{folder} exists and is no bundle; choose another --out, nothing was written"
+        )

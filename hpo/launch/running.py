@@ -1,0 +1,66 @@
+"""`hpo run`: submit, work with local workers, export; go on where it stopped the last time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hpo.errors import StudyStoppedError
+from hpo.launch.local import LaunchOptions, LocalWorkers
+from hpo.study.database import Database
+from hpo.study.snapshot import Snapshot, take_snapshot
+from hpo.study.studies import StudyRecord
+from hpo.worker.signals import Interruption
+
+_LOOK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """Where a run left the study."""
+
+    snapshot: Snapshot
+    interrupted: bool
+
+
+def work_through(
+    database: Database,
+    record: StudyRecord,
+    options: LaunchOptions,
+    interruption: Interruption,
+    show: Callable[[Snapshot], None],
+) -> RunEnd:
+    """Runs local workers until the study is finished, stopped or interrupted.
+
+    Raises:
+        StudyStoppedError: The study is stopped; says why and how to go on.
+        WorkersFailedError: The workers can't work.
+    """
+    snapshot = take_snapshot(database, record)
+    if snapshot.state == "running":
+        snapshot = _tend(database, record, options, interruption, show)
+    if snapshot.state == "stopped":
+        raise StudyStoppedError(
+            f"the study {record.name!r} is stopped: {snapshot.reason}; {snapshot.finished} of "
+            f"{snapshot.trials} trials are finished. Go on with: hpo resume {record.name}"
+        )
+    return RunEnd(snapshot, interruption.stop.is_set() and snapshot.state != "finished")
+
+
+def _tend(
+    database: Database,
+    record: StudyRecord,
+    options: LaunchOptions,
+    interruption: Interruption,
+    show: Callable[[Snapshot], None],
+) -> Snapshot:
+    workers = LocalWorkers(options)
+    try:
+        while workers.tend() and not interruption.stop.is_set():
+            show(take_snapshot(database, record))
+            interruption.stop.wait(_LOOK_SECONDS)
+    finally:
+        workers.stop()
+    snapshot = take_snapshot(database, record)
+    show(snapshot)
+    return snapshot

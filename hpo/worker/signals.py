@@ -1,0 +1,47 @@
+"""SIGINT and SIGTERM as an event that the main loop looks at."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+INTERRUPTED = 130
+
+
+class Interruption:
+    """What has arrived so far.
+
+    Attributes:
+        stop: Set with the first signal.
+        by_user: Whether it was Ctrl-C.
+    """
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.by_user = False
+
+
+@contextmanager
+def interruptible() -> Iterator[Interruption]:
+    """The first SIGINT or SIGTERM sets an event, a second one ends the process at once.
+
+    The handlers that were there before are put back. Main thread only.
+    """
+    interruption = Interruption()
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if interruption.stop.is_set():
+            os._exit(INTERRUPTED)
+        interruption.by_user = number == signal.SIGINT
+        interruption.stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

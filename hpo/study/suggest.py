@@ -18,7 +18,7 @@ def suggest(trial: optuna.Trial, name: str, parameter: Parameter) -> Scalar:
     if isinstance(parameter, BoolParameter):
         return trial.suggest_categorical(name, [False, True])
     if isinstance(parameter, CategoricalParameter):
-        return trial.suggest_categorical(name, list(parameter.choices))
+        return trial.suggest_categorical(name, list(parameter.choices))  # type: ignore[return-value]
     low, high = parameter.low, parameter.high
     if isinstance(parameter, FloatParameter):
         return trial.suggest_float(name, low, high, log=parameter.log, step=parameter.step)

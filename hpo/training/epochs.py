@@ -101,26 +101,26 @@ def _epoch_function(
     def one_batch(chosen: tf.Tensor) -> Any:
         return step(tuple(tf.gather(tensor, chosen) for tensor in tensors))
 
-    # A function of its own: called before and in the loop, but traced once.
+    # A function of its own, so that the loop knows what a step returns before it runs one.
     traced = tf.function(
         one_batch,
         input_signature=[tf.TensorSpec([None], tf.int32)],
         autograph=False,
         jit_compile=jit_compile or None,
-    )
+    ).get_concrete_function()
 
     def all_batches(order: tf.Tensor) -> Any:
         def at(index: tf.Tensor) -> Any:
             start = index * batch_size
             return traced(order[start : tf.minimum(start + batch_size, rows)])
 
-        logs = at(tf.constant(0))
-        if steps == 1:
-            return logs
+        no_logs = {
+            name: tf.zeros(log.shape, log.dtype) for name, log in traced.structured_outputs.items()
+        }
         _, logs = tf.while_loop(
             lambda index, _: index < steps,
             lambda index, _: (index + 1, at(index)),
-            (tf.constant(1), logs),
+            (tf.constant(0), no_logs),
             # Steps depend on each other through the weights; running ahead only costs memory.
             parallel_iterations=1,
         )

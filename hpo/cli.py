@@ -29,8 +29,12 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_FILE = click.Path(path_type=Path)
-_FOLDER = click.Path(path_type=Path, file_okay=False)
+# Address of a fork server that another command on this machine owns.
+_FORKSERVER = "HPO_FORKSERVER"
+
+# Resolved, because trainers do not start in the folder of the command.
+_FILE = click.Path(path_type=Path, resolve_path=True)
+_FOLDER = click.Path(path_type=Path, file_okay=False, resolve_path=True)
 
 
 def main() -> None:
@@ -66,7 +70,7 @@ def _storage_option(function: F) -> F:
 def _project_option(function: F) -> F:
     return click.option(
         "--project",
-        type=_FOLDER,
+        type=click.Path(path_type=Path, file_okay=False, exists=True, resolve_path=True),
         default=Path(),
         help="Folder that builder and data are resolved from.  [default: here]",
     )(function)
@@ -99,7 +103,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("file", type=_FILE)
+@click.argument("file", type=click.Path(path_type=Path))
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--no-export", is_flag=True, help="Leave out the export at the end.")
 @click.option("--out", type=_FOLDER, help="Bundle folder.  [default: PROJECT/bundles/STUDY]")
@@ -159,7 +163,7 @@ def run(
 
 
 @cli.command()
-@click.argument("file", type=_FILE)
+@click.argument("file", type=click.Path(path_type=Path))
 @_project_option
 @_storage_option
 def submit(file: Path, project: Path, storage: str | None) -> None:
@@ -173,7 +177,7 @@ def submit(file: Path, project: Path, storage: str | None) -> None:
 
 
 @cli.command()
-@click.argument("file", type=_FILE)
+@click.argument("file", type=click.Path(path_type=Path))
 @_project_option
 @_json_option
 def validate(file: Path, project: Path, as_json: bool) -> None:
@@ -237,10 +241,8 @@ def worker(
 
     _log_to_stderr(logging.WARNING if with_parent else logging.INFO)
     artifacts = artifacts or project / "artifacts"
-    options = WorkerOptions(
-        project.resolve(), artifacts.resolve(), lease, threads or available_cores()
-    )
-    trainers = Trainers(os.environ.get("HPO_FORKSERVER"))
+    options = WorkerOptions(project, artifacts, lease, threads or available_cores())
+    trainers = Trainers(os.environ.get(_FORKSERVER))
     with interruptible() as interruption:
         if with_parent:
             _stop_with_stdin(interruption.stop)
@@ -393,7 +395,7 @@ def _opened(url: str, patience: float = 10.0) -> Iterator[Database]:
 def _trainers() -> Iterator[Any]:
     from hpo.worker.trainers import Trainers
 
-    trainers = Trainers()
+    trainers = Trainers(os.environ.get(_FORKSERVER))
     try:
         yield trainers
     finally:
@@ -427,7 +429,7 @@ def _export(
     bundle = exported.bundle
     figures = {f"validation {name}": f"{value:.5g}" for name, value in bundle.validation.items()}
     figures |= {f"test {name}": f"{value:.5g}" for name, value in bundle.test.items()}
-    _show_best(exported.trial, record, figures | {"bundle": str(bundle.folder)})
+    _show_best(exported.trial, record, figures | {"bundle": os.path.relpath(bundle.folder)})
 
 
 def _print_best(database: Database, record: StudyRecord, as_json: bool = False) -> None:

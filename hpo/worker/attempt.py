@@ -94,6 +94,9 @@ class Attempt:
         self._trial.set_user_attr("model_parameters", begun.parameters)
         self._trial.set_user_attr("device", begun.device)
         self._trial.set_user_attr("host", platform.node())
+        if self._lease.resumed:
+            before = self._trial.user_attrs.get("resumed_at", [])
+            self._trial.set_user_attr("resumed_at", [*before, begun.epoch])
         self._storage.flush(self._slots)
 
     def _should_prune(self, report: m.Report) -> bool:

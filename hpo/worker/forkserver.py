@@ -5,9 +5,10 @@ machine: a trainer forked from this process begins at once and shares its pages.
 because nothing but imports has run: TensorFlow starts its threads with the first operation, and
 none runs here.
 
-A client connects to the server's socket, sends one end of a pipe and the path of a log file, and
-gets the trainer's process id. The connection stays open, and when the trainer has ended, its exit
-status arrives there. The server ends when its standard input closes, that is with its owner.
+A client connects to the server's socket, sends one end of a pipe, its working directory and the
+path of a log file, and gets the trainer's process id. The connection stays open, and when the
+trainer has ended, its exit status arrives there. The server ends when its standard input closes,
+that is with its owner.
 """
 
 from __future__ import annotations
@@ -117,15 +118,17 @@ class _Server:
         if not descriptors:
             client.close()
             return
-        log = json.loads(request)["log"]
+        wanted = json.loads(request)
         pid = os.fork()
         if pid == 0:
-            self._become_trainer(client, descriptors[0], log)
+            self._become_trainer(client, descriptors[0], wanted)
         os.close(descriptors[0])
         self._trainers[pid] = _Trainer(pid, client)
         _tell(client, {"pid": pid})
 
-    def _become_trainer(self, client: socket.socket, descriptor: int, log: str | None) -> None:
+    def _become_trainer(
+        self, client: socket.socket, descriptor: int, wanted: dict[str, str | None]
+    ) -> None:
         """Never returns."""
         from hpo.worker.child import serve as train
 
@@ -134,6 +137,9 @@ class _Server:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._forget(client)
+            log = wanted["log"]
+            # As if the client had started it: user code may open files from there.
+            os.chdir(wanted["cwd"] or "/")
             train(Connection(descriptor), Path(log) if log else None)
             status = 0
         finally:

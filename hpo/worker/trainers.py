@@ -188,8 +188,8 @@ def _fork(address: str, log: Path | None) -> Trainer:
     server = socket.socket(socket.AF_UNIX)
     try:
         server.connect(address)
-        request = json.dumps({"log": str(log) if log else None}).encode()
-        socket.send_fds(server, [request], [theirs.fileno()])
+        wanted = {"log": str(log) if log else None, "cwd": str(Path.cwd())}
+        socket.send_fds(server, [json.dumps(wanted).encode()], [theirs.fileno()])
         return Trainer(_Forked(server), ours)
     except BaseException:
         server.close()

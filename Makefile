@@ -1,0 +1,47 @@
+# make run    sets everything up, tunes a model on scikit-learn's digits, exports the best one
+# make test   sets everything up, runs all tests
+# make check  linters, types and the quick tests
+# Each installs into .venv first, when pyproject.toml or constraints.txt is newer.
+
+PYTHON ?= python3
+# cpu or gpu: which TensorFlow to install.
+TENSORFLOW ?= cpu
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(TENSORFLOW)
+STUDY ?= studies/digits-mlp.yaml
+WORKERS ?= 2
+
+.PHONY: install run test check lint schema clean
+
+install: $(STAMP)
+
+# The stamp comes last: an installation that was broken off starts again.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --compile --constraint constraints.txt \
+		--editable '.[$(TENSORFLOW),cmaes,dev]'
+	$(BIN)/python -m compileall -q hpo models
+	touch $@
+
+run: install
+	$(BIN)/hpo run $(STUDY) --workers $(WORKERS)
+
+test: install
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: lint
+	$(BIN)/python -m pytest -m 'not keras and not slow' -n 2 --dist loadfile
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The editors' schema of study files, from the code.
+schema: install
+	$(BIN)/hpo schema > studies/study.schema.json
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -129,18 +129,16 @@ def run(
     from hpo.launch.running import work_through
     from hpo.launch.submit import submit as submit_study
     from hpo.watch.progress import progress_display
-    from hpo.worker.forkserver import ForkServer
     from hpo.worker.signals import INTERRUPTED, interruptible
     from hpo.worker.trainers import Trainers
 
     url, artifacts = _url(storage, project), artifacts or project / "artifacts"
-    server = ForkServer()
-    trainers = Trainers(server.address)
+    trainers = Trainers(os.environ.get(_FORKSERVER))
     try:
         _say(f"checking {file} ...")
         record = submit_study(file, url, project, trainers)
         options = LaunchOptions(
-            record.name, url, project, artifacts, workers, lease, server.address
+            record.name, url, project, artifacts, workers, lease, trainers.address
         )
         with _opened(url) as database:
             with interruptible() as interruption, progress_display(_console()) as display:
@@ -158,7 +156,6 @@ def run(
                 _export(database, record, project, artifacts, out, trainers)
     finally:
         trainers.close()
-        server.close()
     return 0
 
 

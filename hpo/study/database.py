@@ -130,7 +130,7 @@ class Database:
         )
         try:
             return retrying(attempt)
-        except DBAPIError as error:
+        except (OperationalError, InterfaceError) as error:
             # The driver's own text may repeat the URL, so only its first line is shown, masked.
             raise StorageError(self._explain(error)) from None
 

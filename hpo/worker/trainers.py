@@ -122,32 +122,36 @@ class Trainers:
     """
 
     def __init__(self, address: str | None = None) -> None:
-        self._address = address
+        self._given = address
         self._server: ForkServer | None = None
+
+    @property
+    def address(self) -> str | None:
+        """Of the fork server in use, for others on this machine; None before the first trainer."""
+        return self._server.address if self._server is not None else self._given
 
     def start(self, log: Path | None = None) -> Trainer:
         """A new trainer whose output goes to `log`."""
         if sys.platform != "linux":
             return _spawn(log)
         try:
-            return _fork(self._shared_address(), log)
+            return _fork(self._server_address(), log)
         except OSError:
-            # The shared server died with its owner.
+            # The server is gone, perhaps with the process that owned it.
             self.close()
-            self._address = None
-            return _fork(self._shared_address(), log)
+            self._given = None
+            return _fork(self._server_address(), log)
 
     def close(self) -> None:
         if self._server is not None:
             self._server.close()
             self._server = None
 
-    def _shared_address(self) -> str:
-        if self._address is not None:
-            return self._address
-        if self._server is None:
+    def _server_address(self) -> str:
+        if self.address is None:
             self._server = ForkServer()
-        return self._server.address
+        assert self.address is not None
+        return self.address
 
 
 class _Forked:

@@ -1,0 +1,232 @@
+"""Processes are really killed: the study still ends with exactly N trials, nothing run twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import pytest
+import sqlalchemy as sa
+from tests.end_to_end.conftest import Project, study_content
+
+pytestmark = pytest.mark.keras
+
+# Long enough to be met in the middle of.
+EPOCHS = 60
+
+
+@pytest.fixture
+def long_project(project: Project) -> Project:
+    content = study_content()
+    content["training"]["epochs"] = EPOCHS
+    content["search"] = {"trials": 3}
+    project.write(content)
+    return project
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 90) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")
+
+
+def query(project: Project, text: str) -> list[Any]:
+    engine = sa.create_engine(project.storage)
+    try:
+        with engine.connect() as connection:
+            return list(connection.execute(sa.text(text)))
+    finally:
+        engine.dispose()
+
+
+def in_the_middle(project: Project) -> int | None:
+    """The trial that has reported some epochs and is still running."""
+    if not (project.folder / "hpo.db").exists():
+        return None
+    rows = query(
+        project,
+        "SELECT t.number FROM trials t JOIN trial_intermediate_values v USING (trial_id) "
+        "WHERE t.state = 'RUNNING' GROUP BY t.number HAVING count(*) BETWEEN 5 AND 40",
+    )
+    return rows[0][0] if rows else None
+
+
+def reported(project: Project, number: int) -> int:
+    rows = query(
+        project,
+        "SELECT max(step) FROM trial_intermediate_values JOIN trials USING (trial_id) "
+        f"WHERE number = {number}",
+    )
+    return int(rows[0][0])
+
+
+def trainers_of(worker: int) -> list[int]:
+    """Trainers hold the other end of the worker's pipe; their log carries the worker's pid."""
+    found = []
+    for process in psutil.process_iter(["pid", "open_files"]):
+        files = process.info["open_files"] or []
+        if any(f"-{worker}-" in file.path and file.path.endswith(".log") for file in files):
+            found.append(process.info["pid"])
+    return found
+
+
+def check_end(project: Project, trials: int = 3) -> optuna.Study:
+    study = optuna.load_study(study_name="small", storage=project.storage)
+    found = study.get_trials()
+    assert [trial.number for trial in found] == list(range(trials))
+    assert [trial.state.name for trial in found] == ["COMPLETE"] * trials
+    for trial in found:
+        assert sorted(trial.intermediate_values) == list(range(1, EPOCHS + 1))
+        assert trial.user_attrs["epochs"] == EPOCHS
+    return study
+
+
+def check_resumed(study: optuna.Study, number: int, saved: int) -> None:
+    """It went on behind the last epoch that the study knew of: none was trained again."""
+    resumed_at = study.get_trials()[number].user_attrs["resumed_at"]
+    assert len(resumed_at) == 1
+    assert resumed_at[0] >= saved
+
+
+def test_a_killed_worker_s_trial_is_taken_over(long_project: Project) -> None:
+    assert long_project.hpo("submit", "study.yaml").returncode == 0
+    first = long_project.start("worker", "small", "--lease", "3")
+    number = wait_for(lambda: in_the_middle(long_project))
+    first.kill()
+    first.communicate()
+    saved = reported(long_project, number)
+    done = long_project.hpo("worker", "small", "--lease", "3")
+    assert done.returncode == 0, done.stderr
+    check_resumed(check_end(long_project), number, saved)
+
+
+def test_a_killed_trainer_costs_one_attempt_and_not_the_worker(long_project: Project) -> None:
+    assert long_project.hpo("submit", "study.yaml").returncode == 0
+    worker = long_project.start("worker", "small")
+    number = wait_for(lambda: in_the_middle(long_project))
+    [trainer] = trainers_of(worker.pid)
+    os.kill(trainer, signal.SIGKILL)
+    saved = reported(long_project, number)
+    output, _ = worker.communicate(timeout=200)
+    assert worker.returncode == 0, output
+    assert "SIGKILL" in output
+    check_resumed(check_end(long_project), number, saved)
+
+
+def test_a_trainer_ends_with_its_worker(long_project: Project) -> None:
+    assert long_project.hpo("submit", "study.yaml").returncode == 0
+    worker = long_project.start("worker", "small")
+    wait_for(lambda: in_the_middle(long_project))
+    [trainer] = trainers_of(worker.pid)
+    worker.kill()
+    worker.communicate()
+    wait_for(lambda: not psutil.pid_exists(trainer))
+
+
+def test_ctrl_c_of_run_and_run_again(long_project: Project) -> None:
+    run = long_project.start("run", "study.yaml", "--workers", "1", "--no-export")
+    number = wait_for(lambda: in_the_middle(long_project))
+    workers = psutil.Process(run.pid).children(recursive=True)
+    run.send_signal(signal.SIGINT)
+    output, _ = run.communicate(timeout=30)
+    assert run.returncode == 130, output
+    assert "goes on from here" in output
+    wait_for(lambda: not any(process.is_running() for process in workers))
+    # Given back at once: nobody has to wait for the lease to run out.
+    assert query(long_project, "SELECT count(*) FROM hpo_slots WHERE state = 'leased'") == [(0,)]
+    saved = reported(long_project, number)
+    done = long_project.hpo("run", "study.yaml", "--workers", "1", "--no-export")
+    assert done.returncode == 0, done.stderr
+    check_resumed(check_end(long_project), number, saved)
+
+
+def test_a_killed_run_leaves_no_process_behind(long_project: Project) -> None:
+    run = long_project.start("run", "study.yaml", "--workers", "2", "--no-export")
+    wait_for(lambda: in_the_middle(long_project))
+    children = psutil.Process(run.pid).children(recursive=True)
+    assert len(children) >= 2
+    run.kill()
+    run.communicate()
+    wait_for(lambda: not any(process.is_running() for process in children))
+
+
+def test_stop_and_resume(long_project: Project) -> None:
+    assert long_project.hpo("submit", "study.yaml").returncode == 0
+    worker = long_project.start("worker", "small", "--lease", "2")
+    number = wait_for(lambda: in_the_middle(long_project))
+    assert long_project.hpo("stop").returncode == 0
+    output, _ = worker.communicate(timeout=60)
+    assert worker.returncode == 0, output
+    saved = reported(long_project, number)
+    refused = long_project.hpo("run", "study.yaml")
+    assert refused.returncode == 1
+    assert "stopped with hpo stop" in refused.stderr
+    assert "hpo resume small" in refused.stderr
+    assert long_project.hpo("resume").returncode == 0
+    assert long_project.hpo("worker", "small").returncode == 0
+    check_resumed(check_end(long_project), number, saved)
+
+
+BAD_BUILDERS = {
+    "raises": "raise RuntimeError('broken for good')",
+    "dies": "import os; os.abort()",
+    "hangs": "import time; time.sleep(600)",
+    "grows": "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32)); "
+    "import numpy; numpy.ones(1 << 33)",
+}
+
+
+def write_bad_builder(folder: Path, what: str) -> None:
+    """Bad for trials only: the checks before a study take the lowest values."""
+    text = f"""
+import keras
+
+def build(hp, input_shape, num_outputs):
+    if hp.Float("luck", 0.0, 1.0) > 0.0:
+        {BAD_BUILDERS[what]}
+    return keras.Sequential([
+        keras.Input(input_shape), keras.layers.Dense(num_outputs, "softmax"),
+    ])
+"""
+    (folder / "builder.py").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("raises", "RuntimeError: broken for good"),
+        ("dies", "SIGABRT"),
+        ("hangs", "time limit of 2 s"),
+        ("grows", "MemoryError"),
+    ],
+)
+def test_failing_trials_are_recorded_and_stop_the_study(
+    project: Project, what: str, words: str
+) -> None:
+    content = study_content(space={})
+    content["search"] = {
+        "trials": 4,
+        "trial_timeout": "2s" if what == "hangs" else "60s",
+        "retries": {"crash": 0},
+        "max_consecutive_failures": 2,
+    }
+    project.write(content)
+    write_bad_builder(project.folder, what)
+    assert project.hpo("submit", "study.yaml").returncode == 0
+    done = project.hpo("worker", "small")
+    assert done.returncode == 0, done.stderr
+    trials = optuna.load_study(study_name="small", storage=project.storage).get_trials()
+    assert [trial.state.name for trial in trials] == ["FAIL", "FAIL"]
+    assert all(words in trial.user_attrs["reason"] for trial in trials)
+    status = project.hpo("status")
+    assert "the last 2 trials failed alike" in status.stdout.replace("\n", " ")

@@ -104,7 +104,7 @@ class Attempt:
         self._trial.report(report.value, report.epoch)
         self._storage.read_patience = _REPORT_PATIENCE
         try:
-            prune = bool(self._trial.should_prune())
+            prune = bool(self._trial.should_prune()) and not self._leads()
             self._storage.flush(self._slots, _REPORT_PATIENCE)
         except StorageError as error:
             logger.warning("trial %d goes on: %s", self._lease.number, error)
@@ -132,9 +132,10 @@ class Attempt:
         self._trial.set_user_attr("epochs", failed.epochs)
         self._trial.set_user_attr("reason", reason)
         if failed.kind == "diverged":
-            # Pruned and not failed: samplers learn from pruned trials and pass over failed ones.
+            # Not failed: samplers learn from pruned trials and pass over failed ones.
+            state = "COMPLETE" if self._leads() else "PRUNED"
             value = self._best_value()
-            self._end(Outcome("PRUNED", value, failed.kind if value is None else None), reason)
+            self._end(Outcome(state, value, failed.kind if value is None else None), reason)
             return Step.ENDED
         self._trial.set_user_attr("traceback", failed.traceback)
         allowed = self._spec.search.retries.exception
@@ -153,6 +154,20 @@ class Attempt:
             limit = self._spec.search.max_consecutive_failures
             self._slots.stop_after_equal_failures(limit, reason)
         logger.info("trial %d: %s, %s", self._lease.number, outcome.state, _shown(outcome.value))
+
+    def _leads(self) -> bool:
+        """Whether the trial beats every complete one; such a trial is never pruned.
+
+        Optuna looks for the best trial among the complete ones. So its best trial is ours.
+        """
+        value = self._best_value()
+        if value is None:
+            return False
+        complete = self._study.get_trials(False, states=(optuna.trial.TrialState.COMPLETE,))
+        values = [trial.value for trial in complete if trial.value is not None]
+        if self._spec.objective.direction == "maximize":
+            return value > max(values, default=-math.inf)
+        return value < min(values, default=math.inf)
 
     def _best_value(self) -> float | None:
         """The best epoch's value, however the trial has ended."""

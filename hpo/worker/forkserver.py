@@ -58,6 +58,8 @@ class ForkServer:
     def close(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
+        # It may still be importing, and would look at its stdin only afterwards.
+        self._process.terminate()
         self._process.wait()
         self._folder.cleanup()
 

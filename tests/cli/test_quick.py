@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.conftest import ROOT, Hpo
 
-COMMANDS = (
-    "best dashboard export predict resume run schema status stop submit validate worker".split()
-)
+COMMANDS = [
+    *("best", "dashboard", "export", "predict", "resume", "run"),
+    *("schema", "status", "stop", "submit", "validate", "worker"),
+]
 
 
 def test_help_names_every_command(hpo: Hpo) -> None:
@@ -77,7 +79,9 @@ def test_a_mistyped_storage_is_one_clear_message(
 
 def test_a_broken_study_file_tells_every_problem_with_its_place(hpo: Hpo, tmp_path: Path) -> None:
     text = (ROOT / "studies" / "digits-mlp.yaml").read_text()
-    text = text.replace("trials: 40", "trails: 40").replace("low: 16, high: 256", "low: 16, high: 8")
+    text = text.replace("trials: 40", "trails: 40").replace(
+        "low: 16, high: 256", "low: 16, high: 8"
+    )
     (tmp_path / "study.yaml").write_text(text)
     done = hpo("run", "study.yaml", "--project", ROOT)
     assert done.returncode == 2

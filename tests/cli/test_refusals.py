@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from tests.conftest import ROOT, Hpo
+
+from tests.conftest import Hpo
 
 pytestmark = pytest.mark.keras
 
@@ -68,7 +69,10 @@ NPZ = {"source": {"type": "npz", "path": "data.npz"}}
     ("changes", "words"),
     [
         ({"space": {"unitz": 4}}, ["study.yaml:", "space.unitz", "did you mean 'units'"]),
-        ({"space": {"units": {"type": "int", "low": 2, "high": 6}}}, ["space.units", "from 4 to 8"]),
+        (
+            {"space": {"units": {"type": "int", "low": 2, "high": 6}}},
+            ["space.units", "from 4 to 8"],
+        ),
         ({"space": {"units": 9}}, ["space.units", "from 4 to 8", "9"]),
         ({"model": {"builder": "builders:god"}}, ["'god'", "did you mean 'good'"]),
         ({"model": {"builder": "nowhere:good"}}, ["nowhere.py", "--project"]),

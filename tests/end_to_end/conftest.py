@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from tests.conftest import hpo_command
 
 BUILDER = """

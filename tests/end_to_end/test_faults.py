@@ -13,6 +13,7 @@ import optuna
 import psutil
 import pytest
 import sqlalchemy as sa
+
 from tests.end_to_end.conftest import Project, study_content
 
 pytestmark = pytest.mark.keras

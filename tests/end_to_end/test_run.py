@@ -12,6 +12,7 @@ import numpy as np
 import optuna
 import pytest
 from sklearn.datasets import load_digits
+
 from tests.end_to_end.conftest import Project, study_content
 
 pytestmark = pytest.mark.keras
@@ -45,7 +46,7 @@ def test_it_is_an_ordinary_optuna_study(finished: Project) -> None:
     study = load(finished)
     best = json.loads(finished.hpo("best", "--json").stdout)
     usable = [trial for trial in study.get_trials() if trial.value is not None]
-    assert best["value"] == max(trial.value for trial in usable)
+    assert best["value"] == max(trial.value for trial in usable) == study.best_value
     for trial in usable:
         assert trial.value == max(trial.intermediate_values.values())
         assert {"learning_rate", "depth", "units_0", "dropout"} <= set(trial.params)
@@ -131,7 +132,11 @@ def test_the_bundle_gives_its_test_metric_with_keras_alone(
     (tmp_path / "reload.py").write_text(RELOAD)
     # -I: neither this folder nor PYTHONPATH is searched for modules.
     done = subprocess.run(
-        [sys.executable, "-I", "reload.py"], cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "-I", "reload.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     found = json.loads(done.stdout)
     metrics = json.loads((finished.folder / "bundles" / "small" / "metrics.json").read_text())
@@ -145,7 +150,9 @@ def test_predict_names_a_class_for_each_raw_row(finished: Project, tmp_path: Pat
     done = finished.hpo("predict", "bundles/small", tmp_path / "rows.npz", "--json")
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    right = sum(int(row["prediction"]) == y for row, y in zip(rows, digits.target[:20], strict=True))
+    right = sum(
+        int(row["prediction"]) == y for row, y in zip(rows, digits.target[:20], strict=True)
+    )
     assert right >= 15
     assert sum(rows[0]["classes"].values()) == pytest.approx(1, abs=1e-4)
 

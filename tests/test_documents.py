@@ -1,0 +1,71 @@
+"""Documents keep their promises: commands, options, links and exit codes are the real ones."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from hpo import errors
+from hpo.cli import cli
+from tests.conftest import ROOT
+
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
+
+
+def section(text: str, command: str) -> str:
+    match = re.search(rf"^## hpo {command}\b.*?(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    return match[0] if match else ""
+
+
+@pytest.mark.parametrize("command", sorted(cli.commands))
+def test_every_command_and_option_is_documented(command: str) -> None:
+    found = section((ROOT / "docs" / "commands.md").read_text(), command)
+    assert found, f"docs/commands.md has no section for hpo {command}"
+    options = [
+        option
+        for parameter in cli.commands[command].params
+        if isinstance(parameter, click.Option) and not parameter.hidden
+        for option in parameter.opts
+    ]
+    assert [option for option in options if option not in found] == []
+
+
+def test_no_option_is_documented_that_does_not_exist() -> None:
+    text = (ROOT / "docs" / "commands.md").read_text()
+    known = {"--help"} | {
+        option
+        for command in cli.commands.values()
+        for parameter in command.params
+        for option in parameter.opts
+    }
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) <= known
+
+
+def test_every_exit_code_is_documented() -> None:
+    text = (ROOT / "docs" / "commands.md").read_text()
+    classes = [each for each in vars(errors).values() if isinstance(each, type)]
+    codes = {each.exit_code for each in classes if issubclass(each, errors.HpoError)}
+    assert [code for code in codes if f"| {code} |" not in text] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_and_pictures_resolve(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)", document.read_text())
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not (document.parent / target).exists()] == []
+
+
+def test_the_readme_s_commands_are_real() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert text.index("make run") < text.index("make test") < 1500
+    for line in re.findall(r"^(?:    )?(?:\.venv/bin/)?hpo ([a-z]+)", text, re.MULTILINE):
+        assert line in cli.commands
+
+
+def test_the_makefile_has_what_the_readme_names() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`?make ([a-z]+)", (ROOT / "README.md").read_text()))
+    assert named <= targets

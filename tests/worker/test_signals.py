@@ -1,0 +1,38 @@
+"""The first signal asks, the second one ends, and the old handlers come back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from hpo.worker.signals import interruptible
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_sets_the_event(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with interruptible() as interruption:
+        assert not interruption.stop.is_set()
+        os.kill(os.getpid(), number)
+        assert interruption.stop.wait(5)
+        assert interruption.by_user == (number == signal.SIGINT)
+    assert signal.getsignal(number) is before
+
+
+TWICE = """
+import os, signal, time
+from hpo.worker.signals import interruptible
+with interruptible():
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(600)
+"""
+
+
+def test_the_second_signal_ends_the_process_at_once() -> None:
+    done = subprocess.run([sys.executable, "-c", TWICE], timeout=60, check=False)
+    assert done.returncode == 130

@@ -1,0 +1,137 @@
+"""Trainer processes: forked or spawned, asked, refused, killed, and gone with their owners."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hpo import errors
+from hpo.worker import trainers as trainers_module
+from hpo.worker.forkserver import ForkServer
+from hpo.worker.messages import Call
+from hpo.worker.trainers import Trainer, TrainerDiedError, Trainers
+
+pytestmark = pytest.mark.keras
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def trainer(forkserver: str) -> Iterator[Trainer]:
+    started = Trainers(forkserver).start()
+    yield started
+    started.kill()
+
+
+def test_a_call_returns_what_the_function_returns(trainer: Trainer) -> None:
+    assert trainer.call("os:getpid") == trainer.pid != os.getpid()
+
+
+def test_a_trainer_begins_where_its_client_is(
+    forkserver: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    started = Trainers(forkserver).start()
+    assert started.call("os:getcwd") == str(tmp_path)
+    started.kill()
+
+
+def test_an_error_of_ours_comes_back_as_itself(trainer: Trainer, tmp_path: Path) -> None:
+    with pytest.raises(errors.UsageError, match="no exported bundle"):
+        trainer.call(
+            "hpo.export.predict:predict_file", bundle=tmp_path, file=tmp_path / "x", array="x"
+        )
+    assert trainer.call("os:getpid") == trainer.pid
+
+
+def test_any_other_error_comes_back_with_its_traceback(trainer: Trainer) -> None:
+    with pytest.raises(errors.HpoError, match="FileNotFoundError") as caught:
+        trainer.call("os:listdir", path="/no/such/folder")
+    assert "Traceback" in str(caught.value)
+
+
+def test_a_killed_trainer_says_by_what(trainer: Trainer) -> None:
+    os.kill(trainer.pid, signal.SIGKILL)
+    with pytest.raises(TrainerDiedError, match="SIGKILL"):
+        trainer.call("os:getpid")
+
+
+def test_a_trainer_that_exits_says_with_what_code(trainer: Trainer) -> None:
+    with pytest.raises(TrainerDiedError, match="exited with code 7"):
+        trainer.call("os:_exit", status=7)
+
+
+def test_output_goes_to_the_log(forkserver: str, tmp_path: Path) -> None:
+    started = Trainers(forkserver).start(tmp_path / "logs" / "one.log")
+    started.call("os:system", command="echo printed by the builder")
+    started.kill()
+    assert (tmp_path / "logs" / "one.log").read_text() == "printed by the builder\n"
+
+
+def test_kill_ends_a_trainer_that_is_busy(forkserver: str) -> None:
+    started = Trainers(forkserver).start()
+    started.send(Call("os:system", {"command": "exec sleep 600"}))
+    started.kill()
+    wait_for(lambda: not psutil.pid_exists(started.pid))
+
+
+def test_trainers_of_one_server_are_independent(forkserver: str) -> None:
+    first, second = Trainers(forkserver).start(), Trainers(forkserver).start()
+    first.kill()
+    assert second.call("os:getpid") == second.pid
+    second.kill()
+
+
+def test_a_server_that_is_gone_is_replaced(tmp_path: Path) -> None:
+    trainers = Trainers(str(tmp_path / "nobody-listens"))
+    started = trainers.start()
+    assert started.call("os:getpid") == started.pid
+    started.kill()
+    trainers.close()
+
+
+def test_a_spawned_trainer_does_the_same(tmp_path: Path) -> None:
+    started = trainers_module._spawn(tmp_path / "one.log")
+    assert started.call("os:getpid") == started.pid
+    os.kill(started.pid, signal.SIGKILL)
+    with pytest.raises(TrainerDiedError, match="SIGKILL"):
+        started.call("os:getpid")
+
+
+OWNER = """
+import sys, time
+from hpo.worker.forkserver import ForkServer
+server = ForkServer()
+print(server.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_server_ends_with_its_owner_however_that_ends() -> None:
+    owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    server = int(owner.stdout.readline())
+    owner.kill()
+    owner.communicate()
+    wait_for(lambda: not psutil.pid_exists(server))
+
+
+def test_closing_a_server_leaves_no_file() -> None:
+    server = ForkServer()
+    folder = Path(server.address).parent
+    assert folder.is_dir()
+    server.close()
+    assert not folder.exists()

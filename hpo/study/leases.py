@@ -12,18 +12,21 @@ is the database's, so a worker's clock never matters.
 from __future__ import annotations
 
 import enum
-import json
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from hpo.errors import LeaseLostError
+from hpo.errors import LeaseLostError, StudyNotFoundError
 from hpo.study import tables as t
 from hpo.study.database import Database
 from hpo.study.studies import RUNNING, STOPPED
+from hpo.study.writes import TrialWrites, apply_writes, stored_value, upsert
+
+__all__ = ["Lease", "NoSlot", "Outcome", "Slots", "TrialWrites"]
+
+
+_FREE: dict[str, Any] = {"state": "free", "expires_at": None}
 
 
 @dataclass(frozen=True)
@@ -48,22 +51,9 @@ class Lease:
 class NoSlot(enum.Enum):
     """Why there was nothing to claim."""
 
-    WAIT = "every open slot is leased to another worker"
+    WAIT = "what is left to do is leased to other workers"
     FINISHED = "every trial is finished"
     STOPPED = "the study is stopped"
-
-
-@dataclass
-class TrialWrites:
-    """What is to be written of a trial with the next transaction, in order."""
-
-    params: list[dict[str, Any]] = field(default_factory=list)
-    values: dict[int, float] = field(default_factory=dict)
-    user_attrs: dict[str, Any] = field(default_factory=dict)
-    system_attrs: dict[str, Any] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        return bool(self.params or self.values or self.user_attrs or self.system_attrs)
 
 
 @dataclass(frozen=True)
@@ -117,10 +107,8 @@ class Slots:
 
     def release(self, lease: Lease) -> None:
         """Gives the slot back at once; its trial goes on from there with the next worker."""
-        free = {"state": "free", "expires_at": None}
-        self.database.write(
-            lambda c: c.execute(t.hpo_slots.update().where(*self._own(lease)).values(free))
-        )
+        given_back = t.hpo_slots.update().where(*self._own(lease)).values(_FREE)
+        self.database.write(lambda connection: connection.execute(given_back))
 
     def write(
         self,
@@ -137,7 +125,7 @@ class Slots:
 
         def work(connection: sa.Connection) -> None:
             if self._fence(connection, lease):
-                _apply(connection, lease.trial_id, writes)
+                apply_writes(connection, lease.trial_id, writes)
                 if outcome is not None:
                     self._finish(connection, lease, outcome)
 
@@ -146,20 +134,23 @@ class Slots:
     def record_failure(self, lease: Lease, kind: str, allowed: int) -> bool:
         """Counts a failed attempt; True when the slot was given back for another one.
 
+        While the answer is False, the trial is still this lease's and waits for its outcome.
+
         Args:
             kind: `exceptions` or `crashes`.
             allowed: How many of the kind may be tried again.
         """
 
         def work(connection: sa.Connection) -> bool:
-            self._fence(connection, lease)
+            if self._stands_at(connection, lease, "free"):
+                return True
+            if not self._fence(connection, lease):
+                return False
             row = self._own(lease)
             column = t.hpo_slots.c[kind]
             count = connection.execute(sa.select(column).where(*row)).scalar_one() + 1
             again = bool(count <= allowed)
-            values: dict[str, Any] = {kind: count}
-            if again:
-                values |= {"state": "free", "expires_at": None}
+            values = {kind: count} | (_FREE if again else {})
             connection.execute(t.hpo_slots.update().where(*row).values(values))
             return again
 
@@ -172,7 +163,7 @@ class Slots:
             query = (
                 sa.select(t.hpo_slots.c.failure)
                 .where(t.hpo_slots.c.study_id == self.study_id, t.hpo_slots.c.state == "done")
-                .order_by(t.hpo_slots.c.finished_at.desc())
+                .order_by(t.hpo_slots.c.finished_at.desc(), t.hpo_slots.c.number.desc())
                 .limit(limit)
             )
             failures = list(connection.execute(query).scalars())
@@ -184,14 +175,18 @@ class Slots:
 
     def _claim(self, connection: sa.Connection) -> Lease | NoSlot:
         study = self._lock_study(connection)
+        if not self._has_slots(connection, t.hpo_slots.c.state != "done"):
+            return NoSlot.FINISHED
         if study.state != RUNNING:
             return NoSlot.STOPPED
         row = self._find(connection)
         if row is None:
-            return NoSlot.WAIT if self._open_slots(connection) else NoSlot.FINISHED
+            return NoSlot.WAIT
         if row.trial_id is None and study.late:
-            self._stop(connection, "the time limit of the study was reached")
-            return NoSlot.STOPPED
+            return self._too_late(connection)
+        return self._take(connection, row)
+
+    def _take(self, connection: sa.Connection, row: Any) -> Lease:
         trial_id, number = row.trial_id, row.number
         if trial_id is None:
             trial_id, number = self._create_trial(connection)
@@ -206,36 +201,42 @@ class Slots:
         connection.execute(t.hpo_slots.update().where(*self._at(row.slot)).values(values))
         return Lease(row.slot, row.token + 1, trial_id, number, resumed=row.trial_id is not None)
 
+    def _too_late(self, connection: sa.Connection) -> NoSlot:
+        """No trial begins after the deadline; those that have begun are seen to their end first."""
+        if self._has_slots(connection, t.hpo_slots.c.state == "leased"):
+            return NoSlot.WAIT
+        self._stop(connection, "the time limit of the study was reached")
+        return NoSlot.STOPPED
+
     def _lock_study(self, connection: sa.Connection) -> Any:
         # Optuna numbers trials under a lock on the study's row; claims must queue with it.
         study = t.studies.c.study_id == self.study_id
-        connection.execute(sa.select(t.studies.c.study_id).where(study).with_for_update())
+        query = sa.select(t.studies.c.study_id).where(study).with_for_update()
+        if connection.execute(query).one_or_none() is None:
+            raise StudyNotFoundError("the study was deleted from the database; submit it again")
         late = sa.func.coalesce(t.hpo_studies.c.deadline < t.clock(), sa.false()).label("late")
-        query = sa.select(t.hpo_studies.c.state, late)
-        return connection.execute(query.where(t.hpo_studies.c.study_id == self.study_id)).one()
+        state = sa.select(t.hpo_studies.c.state, late)
+        return connection.execute(state.where(t.hpo_studies.c.study_id == self.study_id)).one()
 
     def _find(self, connection: sa.Connection) -> Any:
+        """The slot to claim: this worker's own, else one whose trial has begun, else a new one."""
         slot = t.hpo_slots.c
-        free = sa.or_(
-            slot.state == "free",
-            # A worker has one lease at most: its own is a claim whose answer got lost.
-            sa.and_(
-                slot.state == "leased",
-                sa.or_(slot.expires_at < t.clock(), slot.worker == self.worker),
-            ),
-        )
+        leased = slot.state == "leased"
+        # A worker has one lease at most: its own is a claim whose answer got lost.
+        own = sa.and_(leased, slot.worker == self.worker)
+        expired = sa.and_(leased, slot.expires_at < t.clock())
         query = (
             sa.select(slot.slot, slot.token, slot.trial_id, slot.number)
-            .where(slot.study_id == self.study_id, free)
-            .order_by(sa.case((slot.trial_id.is_(None), 1), else_=0), slot.slot)
+            .where(slot.study_id == self.study_id, sa.or_(slot.state == "free", own, expired))
+            .order_by(sa.case((own, 0), (slot.trial_id.is_not(None), 1), else_=2), slot.slot)
             .limit(1)
             .with_for_update(skip_locked=True)
         )
         return connection.execute(query).one_or_none()
 
-    def _open_slots(self, connection: sa.Connection) -> bool:
+    def _has_slots(self, connection: sa.Connection, condition: sa.ColumnElement[bool]) -> bool:
         slot = t.hpo_slots.c
-        query = sa.select(slot.slot).where(slot.study_id == self.study_id, slot.state != "done")
+        query = sa.select(slot.slot).where(slot.study_id == self.study_id, condition)
         return connection.execute(query.limit(1)).first() is not None
 
     def _create_trial(self, connection: sa.Connection) -> tuple[int, int]:
@@ -264,93 +265,42 @@ class Slots:
         until = t.clock() + self.lease_seconds
         if connection.execute(renewal.values(expires_at=until)).rowcount == 1:
             return True
-        query = sa.select(t.hpo_slots.c.token, t.hpo_slots.c.state).where(*self._at(lease.slot))
-        row = connection.execute(query).one_or_none()
-        if row is not None and row.token == lease.token and row.state == "done":
+        if self._stands_at(connection, lease, "done"):
             return False
         raise LeaseLostError(
             f"the lease on slot {lease.slot} (trial {lease.number}) ran out and was taken over"
         )
 
+    def _stands_at(self, connection: sa.Connection, lease: Lease, state: str) -> bool:
+        """Whether nobody has claimed the slot since and it is in that state."""
+        query = sa.select(t.hpo_slots.c.token, t.hpo_slots.c.state).where(*self._at(lease.slot))
+        row = connection.execute(query).one_or_none()
+        return row is not None and (row.token, row.state) == (lease.token, state)
+
     def _finish(self, connection: sa.Connection, lease: Lease, outcome: Outcome) -> None:
         running = sa.and_(t.trials.c.trial_id == lease.trial_id, t.trials.c.state == "RUNNING")
-        connection.execute(
-            t.trials.update()
-            .where(running)
-            .values(state=outcome.state, datetime_complete=t.utc_now())
-        )
-        if outcome.value is not None:
-            value, kind = _stored(outcome.value)
+        end = {"state": outcome.state, "datetime_complete": t.utc_now()}
+        ended = connection.execute(t.trials.update().where(running).values(end)).rowcount == 1
+        # Whoever ended the trial from outside, in the dashboard perhaps, has told its value too.
+        if ended and outcome.value is not None:
+            value, kind = stored_value(outcome.value)
             row = {"trial_id": lease.trial_id, "objective": 0, "value": value, "value_type": kind}
             upsert(connection, t.trial_values, [row], ("trial_id", "objective"))
         done = {
             "state": "done",
             "expires_at": None,
             "finished_at": t.clock(),
-            "failure": outcome.failure,
+            "failure": _storable(outcome.failure),
         }
         connection.execute(t.hpo_slots.update().where(*self._own(lease)).values(done))
 
     def _stop(self, connection: sa.Connection, reason: str) -> None:
-        study = t.hpo_studies.c.study_id == self.study_id
-        values = {"state": STOPPED, "reason": reason}
-        connection.execute(t.hpo_studies.update().where(study).values(values))
+        study = t.hpo_studies.c
+        running = sa.and_(study.study_id == self.study_id, study.state == RUNNING)
+        values = {"state": STOPPED, "reason": _storable(reason)}
+        connection.execute(t.hpo_studies.update().where(running).values(values))
 
 
-def upsert(
-    connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]], keys: Sequence[str]
-) -> None:
-    """Inserts rows; a row whose `keys` exist is overwritten."""
-    others = [name for name in rows[0] if name not in keys]
-    if connection.dialect.name in ("mysql", "mariadb"):
-        from sqlalchemy.dialects import mysql
-
-        into = mysql.insert(table)
-        statement: sa.Insert = into.on_duplicate_key_update({n: into.inserted[n] for n in others})
-    else:
-        from sqlalchemy.dialects import postgresql, sqlite
-
-        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-        onto = insert(table)
-        statement = onto.on_conflict_do_update(
-            index_elements=list(keys), set_={name: onto.excluded[name] for name in others}
-        )
-    connection.execute(statement, list(rows))
-
-
-def _apply(connection: sa.Connection, trial_id: int, writes: TrialWrites) -> None:
-    if writes.params:
-        rows = [{"trial_id": trial_id, **param} for param in writes.params]
-        upsert(connection, t.trial_params, rows, ("trial_id", "param_name"))
-    if writes.values:
-        rows = [_intermediate(trial_id, step, value) for step, value in writes.values.items()]
-        upsert(connection, t.trial_intermediate_values, rows, ("trial_id", "step"))
-    for table, attrs in (
-        (t.trial_user_attributes, writes.user_attrs),
-        (t.trial_system_attributes, writes.system_attrs),
-    ):
-        if attrs:
-            rows = [
-                {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
-                for key, value in attrs.items()
-            ]
-            upsert(connection, table, rows, ("trial_id", "key"))
-
-
-def _intermediate(trial_id: int, step: int, value: float) -> dict[str, Any]:
-    stored, kind = _stored(value)
-    return {
-        "trial_id": trial_id,
-        "step": step,
-        "intermediate_value": stored,
-        "intermediate_value_type": kind,
-    }
-
-
-def _stored(value: float) -> tuple[float | None, str]:
-    """A number as Optuna keeps it: SQL databases do not agree on infinities and NaN."""
-    if math.isnan(value):
-        return None, "NAN"
-    if math.isinf(value):
-        return None, "INF_POS" if value > 0 else "INF_NEG"
-    return value, "FINITE"
+def _storable(text: str | None) -> str | None:
+    """Messages may hold anything; PostgreSQL takes no NUL, and no driver a lone surrogate."""
+    return text and text.replace("\0", "").encode(errors="replace").decode()

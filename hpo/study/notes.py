@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+
+import sqlalchemy as sa
 
 from hpo.study import tables as t
 from hpo.study.database import Database
-from hpo.study.leases import upsert
+from hpo.study.writes import upsert
 
+_VERSION = "dashboard:note_ver"
+_TEXT = "dashboard:note_str:"
 # optuna-dashboard cuts a note into attributes of this many characters.
 _PIECE = 2045
 
 
 def save_study_note(database: Database, study_id: int, text: str) -> None:
     """Sets the study's note, as `optuna_dashboard.save_note` does, without its imports."""
+    database.write(lambda connection: _save(connection, study_id, text))
+
+
+def _save(connection: sa.Connection, study_id: int, text: str) -> None:
+    attr = t.study_system_attributes.c
+    ours = attr.study_id == study_id
+    connection.execute(
+        t.study_system_attributes.delete().where(ours, attr.key.startswith(_TEXT, autoescape=True))
+    )
+    # optuna-dashboard refuses to overwrite a version that its reader has not seen.
+    query = sa.select(attr.value_json).where(ours, attr.key == _VERSION)
+    version = json.loads(connection.execute(query).scalar_one_or_none() or "0") + 1
     pieces = [text[start : start + _PIECE] for start in range(0, len(text), _PIECE)]
-    attrs: dict[str, Any] = {f"dashboard:note_str:{i}": piece for i, piece in enumerate(pieces)}
-    attrs["dashboard:note_ver"] = 1
+    attrs = {_VERSION: version} | {f"{_TEXT}{i}": piece for i, piece in enumerate(pieces)}
     rows = [
         {"study_id": study_id, "key": key, "value_json": json.dumps(value)}
         for key, value in attrs.items()
     ]
-    table = t.study_system_attributes
-    database.write(lambda connection: upsert(connection, table, rows, ("study_id", "key")))
+    upsert(connection, t.study_system_attributes, rows, ("study_id", "key"))

@@ -1,4 +1,8 @@
-"""A frozen picture of a study for whoever watches it; reads few rows and imports no Optuna."""
+"""A frozen picture of a study for whoever watches it; reads few rows and imports no Optuna.
+
+Only trials of slots are counted. Those that somebody has added with plain Optuna teach the sampler,
+but they have no model that could be exported.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from hpo.study import tables as t
 from hpo.study.database import Database
 from hpo.study.studies import StudyRecord
 
+_OURS = t.hpo_slots.c.trial_id == t.trials.c.trial_id
 # A worker that has not been seen for so long is not counted as at work.
 _AWAY_SECONDS = 60
 
@@ -102,7 +107,8 @@ def _snapshot(connection: sa.Connection, record: StudyRecord) -> Snapshot:
 def _counts(connection: sa.Connection, study_id: int) -> dict[str, int]:
     query = (
         sa.select(t.trials.c.state, sa.func.count())
-        .where(t.trials.c.study_id == study_id)
+        .join(t.hpo_slots, _OURS)
+        .where(t.hpo_slots.c.study_id == study_id)
         .group_by(t.trials.c.state)
     )
     return {row[0]: row[1] for row in connection.execute(query)}
@@ -142,8 +148,9 @@ def _best_query(record: StudyRecord) -> sa.Select[Any]:
     return (
         sa.select(t.trials.c.trial_id, t.trials.c.number, t.trials.c.state, value)
         .join(t.trial_values, t.trial_values.c.trial_id == t.trials.c.trial_id)
+        .join(t.hpo_slots, _OURS)
         .where(
-            t.trials.c.study_id == record.study_id,
+            t.hpo_slots.c.study_id == record.study_id,
             t.trials.c.state.in_(("COMPLETE", "PRUNED")),
             t.trial_values.c.value_type == "FINITE",
         )

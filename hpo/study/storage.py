@@ -9,23 +9,32 @@ under the lease.
 from __future__ import annotations
 
 import copy
+import datetime
 import json
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import optuna
 import sqlalchemy as sa
-from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.distributions import (
+    BaseDistribution,
+    check_distribution_compatibility,
+    distribution_to_json,
+    json_to_distribution,
+)
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.errors import BuilderError
 from hpo.study import tables as t
-from hpo.study.database import Database
-from hpo.study.leases import Lease, Outcome, Slots, TrialWrites, upsert
+from hpo.study.database import Database, T, Work
+from hpo.study.leases import Lease, Outcome, Slots
 from hpo.study.studies import StudyRecord
+from hpo.study.writes import TrialWrites, upsert
 
+_UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 _INFINITE = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}
 # Drivers limit how many values one statement may carry.
 _CHUNK = 500
@@ -46,6 +55,8 @@ class StudyStorage(BaseStorage):
         self._lease: Lease | None = None
         self._trial: FrozenTrial | None = None
         self._writes = TrialWrites()
+        # The first distribution that the study has of each parameter.
+        self._distributions: dict[str, BaseDistribution] = {}
 
     def hold(self, lease: Lease) -> FrozenTrial:
         """Makes the lease's trial the one that may be written; its copy in memory."""
@@ -98,6 +109,7 @@ class StudyStorage(BaseStorage):
         distribution: BaseDistribution,
     ) -> None:
         trial = self._held(trial_id)
+        self._check_compatible(param_name, distribution)
         trial.params[param_name] = distribution.to_external_repr(param_value_internal)
         trial.distributions[param_name] = distribution
         self._writes.params.append(
@@ -108,6 +120,36 @@ class StudyStorage(BaseStorage):
             }
         )
 
+    def _check_compatible(self, name: str, distribution: BaseDistribution) -> None:
+        """Raises BuilderError when other trials have the parameter with other choices or kind."""
+        first = self._first_distribution(name)
+        if first is None:
+            return
+        try:
+            check_distribution_compatibility(first, distribution)
+        except ValueError:
+            raise BuilderError(
+                f"the parameter {name!r} was {first} in an earlier trial of the study, now it is "
+                f"{distribution}; kind and choices must stay the same from trial to trial: "
+                "give the other one another name"
+            ) from None
+
+    def _first_distribution(self, name: str) -> BaseDistribution | None:
+        if name not in self._distributions:
+            param = t.trial_params.c
+            query = (
+                sa.select(param.distribution_json)
+                .join(t.trials, t.trials.c.trial_id == param.trial_id)
+                .where(t.trials.c.study_id == self._record.study_id, param.param_name == name)
+                .order_by(param.param_id)
+                .limit(1)
+            )
+            stored = self._read(lambda connection: connection.execute(query).scalar_one_or_none())
+            if stored is None:
+                return None
+            self._distributions[name] = json_to_distribution(stored)
+        return self._distributions[name]
+
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float
     ) -> None:
@@ -115,12 +157,14 @@ class StudyStorage(BaseStorage):
         self._writes.values[step] = intermediate_value
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self._held(trial_id).user_attrs[key] = value
-        self._writes.user_attrs[key] = value
+        stored = _as_stored(value)
+        self._held(trial_id).user_attrs[key] = stored
+        self._writes.user_attrs[key] = stored
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self._held(trial_id).system_attrs[key] = value
-        self._writes.system_attrs[key] = value
+        stored = _as_stored(value)
+        self._held(trial_id).system_attrs[key] = stored
+        self._writes.system_attrs[key] = stored
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
@@ -176,8 +220,11 @@ class StudyStorage(BaseStorage):
         query = sa.select(table.c.key, table.c.value_json).where(
             table.c.study_id == self._record.study_id
         )
-        rows = self._database.read(lambda connection: connection.execute(query).all())
+        rows = self._read(lambda connection: connection.execute(query).all())
         return {row.key: json.loads(row.value_json) for row in rows}
+
+    def _read(self, work: Work[T]) -> T:
+        return self._database.read(work, self.read_patience)
 
     def _set_attribute(self, table: sa.Table, key: str, value: Any) -> None:
         row = {"study_id": self._record.study_id, "key": key, "value_json": json.dumps(value)}
@@ -228,7 +275,7 @@ class _TrialCache:
 
     def refreshed(
         self, states: Container[TrialState] | None, patience: float | None
-    ) -> Iterable[FrozenTrial]:
+    ) -> list[FrozenTrial]:
         """All trials in the order of their numbers; those in `states` are up to date."""
         unfinished = self._database.read(lambda c: self._refresh(c, states), patience)
         trials = [*self._finished.values(), *unfinished]
@@ -237,23 +284,19 @@ class _TrialCache:
     def _refresh(
         self, connection: sa.Connection, states: Container[TrialState] | None
     ) -> list[FrozenTrial]:
+        """Keeps what has finished since and returns what is unfinished and in `states`."""
         query = (
             sa.select(t.trials.c.trial_id, t.trials.c.state)
             .where(t.trials.c.study_id == self._study_id, t.trials.c.trial_id > self._settled)
             .order_by(t.trials.c.trial_id)
         )
-        rows = connection.execute(query).all()
-        news = [
-            row.trial_id
-            for row in rows
-            if row.state in t.FINISHED_STATES and row.trial_id not in self._finished
-        ]
+        rows = [(row.trial_id, TrialState[row.state]) for row in connection.execute(query)]
+        news = [i for i, state in rows if state.is_finished() and i not in self._finished]
         for trial in _read_trials(connection, news):
             self._finished[trial._trial_id] = trial
-        self._settle([row.trial_id for row in rows])
-        if states is not None and TrialState.RUNNING not in states:
-            return []
-        return _read_trials(connection, [r.trial_id for r in rows if r.state == "RUNNING"])
+        self._settle([trial_id for trial_id, _ in rows])
+        wanted = [s for s in _UNFINISHED if states is None or s in states]
+        return _read_trials(connection, [i for i, state in rows if state in wanted])
 
     def _settle(self, trial_ids: list[int]) -> None:
         for trial_id in trial_ids:
@@ -312,13 +355,16 @@ def _bare(row: sa.Row[Any]) -> FrozenTrial:
     )
 
 
-def _local(moment: Any) -> Any:
+def _local(moment: datetime.datetime | None) -> datetime.datetime | None:
     """Optuna keeps naive UTC and hands out naive local time."""
-    import datetime
-
     if moment is None:
         return None
     return moment.replace(tzinfo=datetime.UTC).astimezone().replace(tzinfo=None)
+
+
+def _as_stored(value: Any) -> Any:
+    """What the next reader gets: tuples become lists, and what is no JSON fails here and now."""
+    return json.loads(json.dumps(value))
 
 
 def make_study(

@@ -1,19 +1,22 @@
-"""Optuna's samplers and pruners by name, with their options checked."""
+"""Optuna's samplers and pruners by name, checked before the search begins."""
 
 from __future__ import annotations
 
-import inspect
+import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from hpo.spec import StudySpec
+from hpo.study.options import PRUNER_OPTIONS, SAMPLER_OPTIONS, OptionError, check_options
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
+
+    from hpo.spec import StudySpec
+
+__all__ = ["OptionError", "check_strategies", "make_pruner", "make_sampler", "trial_seed"]
 
 _SAMPLERS = {
     "tpe": "TPESampler",
@@ -35,71 +38,71 @@ _PRUNERS = {
     "patient": "PatientPruner",
     "wilcoxon": "WilcoxonPruner",
 }
-# Options that hold Python objects, or that the service sets itself.
-_HIDDEN = {
-    "seed",
-    "constraints_func",
-    "gamma",
-    "weights",
-    "warn_independent_sampling",
-    "independent_sampler",
-    "crossover",
-    "elite_population_selection_strategy",
-    "child_generation_strategy",
-    "after_trial_strategy",
-    "source_trials",
-    "mutation",
-    "args",
-    "kwargs",
-}
-# group: without it conditional parameters fall silently out of the joint model.
-_SAMPLER_DEFAULTS: Mapping[str, dict[str, Any]] = {
-    "tpe": {"multivariate": True, "group": True, "constant_liar": True},
-}
+# Optuna lists every point of a grid in memory.
+_MOST_GRID_POINTS = 1_000_000
 
-
-@dataclass(frozen=True)
-class OptionError:
-    """One option that does not fit; `path` leads to it in the study file."""
-
-    path: tuple[str | int, ...]
-    message: str
+_SAMPLER = ("search", "sampler")
+_PRUNER = ("search", "pruner")
 
 
 def check_strategies(spec: StudySpec) -> list[OptionError]:
     """Everything that is wrong with the options of the sampler and the pruner."""
-    sampler = spec.search.sampler
-    found = _unknown("sampler", sampler.type, sampler.options, _sampler_class(sampler.type))
-    found += _unknown_pruner_options(spec)
+    sampler, pruner = spec.search.sampler, spec.search.pruner
+    found = check_options(_SAMPLER, sampler.type, sampler.options, SAMPLER_OPTIONS[sampler.type])
+    found += _check_pruner(_PRUNER, pruner.type, pruner.options)
     if not found:
-        found += _try("sampler", lambda: make_sampler(spec, 0))
-        found += _try("pruner", lambda: make_pruner(spec))
-        found += _grid_too_small(spec)
+        found = _grid_size(spec) or _try(_SAMPLER, lambda: make_sampler(spec, 0))
+        found += _try(_PRUNER, lambda: make_pruner(spec))
+        found += _missing_package(spec)
     return found
 
 
 def make_sampler(spec: StudySpec, slot: int) -> BaseSampler:
-    """The sampler of one slot: its seed depends on the study's seed and the slot only."""
-    name = spec.search.sampler.type
-    options = _SAMPLER_DEFAULTS.get(name, {}) | spec.search.sampler.options
+    """The sampler of one slot: what it draws depends on the study's seed and the slot only."""
+    name, options = spec.search.sampler.type, spec.search.sampler.options
+    seed = trial_seed(spec.training.seed, slot)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        seed = trial_seed(spec.training.seed, slot)
-        sampler: BaseSampler = _sampler_class(name)(**options, seed=seed)
+        sampler: BaseSampler = _sampler_class(name)(**_sampler_options(spec, options, seed))
         return sampler
+
+
+def _sampler_options(spec: StudySpec, options: dict[str, Any], seed: int) -> dict[str, Any]:
+    name = spec.search.sampler.type
+    if name == "tpe":
+        multivariate = options.get("multivariate", True)
+        # group: without it conditional parameters fall silently out of the joint model.
+        options = {"multivariate": multivariate, "group": multivariate, **options}
+    if name == "grid":
+        # Slots share one shuffled list of points, and each trial takes its own of them.
+        seed = trial_seed(spec.training.seed, 0)
+    if name == "qmc":
+        import optuna
+
+        # Slots go along one sequence. Trials before it begins are drawn independently.
+        options["independent_sampler"] = optuna.samplers.RandomSampler(seed=seed)
+        options["warn_independent_sampling"] = False
+        seed = trial_seed(spec.training.seed, 0)
+    return {**options, "seed": seed}
 
 
 def make_pruner(spec: StudySpec) -> BasePruner:
     """The pruner; Hyperband learns the number of epochs from the study file."""
-    name, options = spec.search.pruner.type, dict(spec.search.pruner.options)
-    if name == "hyperband":
-        options.setdefault("max_resource", _most_epochs(spec))
-    if name == "patient":
-        options["wrapped_pruner"] = _wrapped(options.get("wrapped_pruner"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pruner: BasePruner = _pruner_class(name)(**options)
+        pruner: BasePruner = _pruner(spec, spec.search.pruner.type, spec.search.pruner.options)
         return pruner
+
+
+def _pruner(spec: StudySpec, name: str, options: dict[str, Any]) -> Any:
+    if name == "hyperband":
+        options = {"max_resource": _most_epochs(spec), **options}
+        _check_resources(options)
+    if name == "patient":
+        wrapped = options.get("wrapped_pruner")
+        inner = None if wrapped is None else _pruner(spec, *_name_and_options(wrapped))
+        options = {**options, "wrapped_pruner": inner}
+    return _pruner_class(name)(**options)
 
 
 def trial_seed(seed: int, slot: int) -> int:
@@ -121,63 +124,57 @@ def _pruner_class(name: str) -> type[Any]:
     return getattr(optuna.pruners, _PRUNERS[name])  # type: ignore[no-any-return]
 
 
-def _wrapped(pruner: Any) -> Any:
-    if pruner is None:
-        return None
-    options = dict(pruner) if isinstance(pruner, dict) else {"type": pruner}
-    name = options.pop("type")
-    return _pruner_class(name)(**options)
+def _name_and_options(wrapped: Any) -> tuple[str, dict[str, Any]]:
+    options = {"type": wrapped} if isinstance(wrapped, str) else dict(wrapped)
+    return options.pop("type"), options
 
 
-def _unknown(key: str, name: str, options: dict[str, Any], made_by: type[Any]) -> list[OptionError]:
-    known = set(inspect.signature(made_by).parameters) - _HIDDEN
-    return [
-        OptionError(("search", key, option), f"{_unknown_word(option, name, known)}")
-        for option in options
-        if option not in known
-    ]
-
-
-def _unknown_word(option: str, name: str, known: set[str]) -> str:
-    near = get_close_matches(option, known, 1)
-    if near:
-        return f"unknown option {option!r} of {name}, did you mean {near[0]!r}?"
-    return f"unknown option {option!r} of {name}; it takes: {', '.join(sorted(known)) or 'none'}"
-
-
-def _unknown_pruner_options(spec: StudySpec) -> list[OptionError]:
-    pruner = spec.search.pruner
-    found = _unknown("pruner", pruner.type, pruner.options, _pruner_class(pruner.type))
-    inner = pruner.options.get("wrapped_pruner")
-    name = inner.get("type") if isinstance(inner, dict) else inner
-    if pruner.type == "patient" and inner is not None and name not in _PRUNERS:
-        words = f"expected the name of a pruner ({', '.join(_PRUNERS)}), received {name!r}"
-        found.append(OptionError(("search", "pruner", "wrapped_pruner"), words))
+def _check_pruner(
+    path: tuple[str | int, ...], name: str, options: Mapping[str, Any]
+) -> list[OptionError]:
+    found = check_options(path, name, options, PRUNER_OPTIONS[name])
+    wrapped = options.get("wrapped_pruner")
+    if not found and wrapped is not None:
+        found = _check_pruner((*path, "wrapped_pruner"), *_name_and_options(wrapped))
     return found
 
 
-def _try(key: str, make: Callable[[], object]) -> list[OptionError]:
+def _check_resources(options: dict[str, Any]) -> None:
+    low, high = options.get("min_resource", 1), options["max_resource"]
+    if high != "auto" and low > high:
+        raise ValueError(f"min_resource {low} is above max_resource {high}")
+
+
+def _try(path: tuple[str, ...], make: Callable[[], object]) -> list[OptionError]:
+    """What the options are together, Optuna's constructors know best."""
     try:
         make()
-    except ImportError as error:
-        words = f"needs a package that is not installed: pip install {error.name}"
-        return [OptionError(("search", key), words)]
     except (TypeError, ValueError) as error:
         words = str(error).replace(".__init__()", "")
-        return [OptionError(("search", key), f"does not accept its options: {words}")]
+        return [OptionError(path, f"does not accept its options: {words}")]
     return []
 
 
-def _grid_too_small(spec: StudySpec) -> list[OptionError]:
-    if spec.search.sampler.type != "grid":
+def _missing_package(spec: StudySpec) -> list[OptionError]:
+    # Optuna imports it in the middle of the search.
+    if spec.search.sampler.type != "cmaes" or find_spec("cmaes") is not None:
         return []
-    points = 1
-    for choices in spec.search.sampler.options["search_space"].values():
-        points *= len(choices)
-    if points >= spec.search.trials:
+    words = "needs a package that is not installed: pip install keras-hpo[cmaes]"
+    return [OptionError(_SAMPLER, words)]
+
+
+def _grid_size(spec: StudySpec) -> list[OptionError]:
+    grid = spec.search.sampler.options.get("search_space")
+    if grid is None:
         return []
-    words = f"the grid has {points} points, fewer than the {spec.search.trials} trials; set trials"
-    return [OptionError(("search", "trials"), f"{words} to {points}")]
+    points, trials = math.prod(map(len, grid.values())), spec.search.trials
+    if points > _MOST_GRID_POINTS:
+        words = f"the grid has {points} points, more than the {_MOST_GRID_POINTS} that fit"
+        return [OptionError((*_SAMPLER, "search_space"), words)]
+    if points < trials:
+        words = f"the grid has {points} points, fewer than the {trials} trials; set trials to"
+        return [OptionError(("search", "trials"), f"{words} {points}")]
+    return []
 
 
 def _most_epochs(spec: StudySpec) -> int:

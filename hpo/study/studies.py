@@ -9,14 +9,33 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from hpo.errors import StudyMismatchError, StudyNotFoundError
-from hpo.spec import StudySpec
 from hpo.study import tables as t
 from hpo.study.database import Database, masked
+from hpo.study.schema import create_schema
+
+if TYPE_CHECKING:
+    from hpo.spec import StudySpec
+
+__all__ = [
+    "RUNNING",
+    "STOPPED",
+    "Facts",
+    "StudyRecord",
+    "check_same",
+    "create_schema",
+    "create_study",
+    "open_study",
+    "resume_study",
+    "spec_differences",
+    "stop_study",
+    "study_names",
+]
 
 RUNNING = "running"
 STOPPED = "stopped"
@@ -74,6 +93,8 @@ class StudyRecord:
 
     @property
     def spec(self) -> StudySpec:
+        from hpo.spec import StudySpec
+
         return StudySpec.from_json(self.spec_json)
 
     @property
@@ -81,28 +102,11 @@ class StudyRecord:
         return Facts(**json.loads(self.facts_json))
 
 
-def create_schema(database: Database) -> None:
-    """Creates Optuna's tables and ours where they are missing; safe to race."""
-    from optuna.storages import RDBStorage
-
-    # Optuna formats the URL, so braces in a password must be doubled.
-    url = _with_password(database).replace("{", "{{").replace("}", "}}")
-    if database.dialect == "sqlite":
-        storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
-    else:
-        storage = RDBStorage(url)
-    storage.engine.dispose()
-    database.write(t.metadata.create_all)
-
-
-def _with_password(database: Database) -> str:
-    return database.engine.url.render_as_string(hide_password=False)
-
-
 def create_study(database: Database, spec: StudySpec, facts: Facts) -> StudyRecord:
     """Creates the study, or opens the one that exists if it is the same.
 
-    More `trials` than the existing study has extend its budget.
+    More `trials` than the existing study has extend its budget, and another `timeout` starts its
+    time limit anew.
 
     Raises:
         StudyMismatchError: A study of this name exists and differs.
@@ -112,8 +116,8 @@ def create_study(database: Database, spec: StudySpec, facts: Facts) -> StudyReco
     except IntegrityError:
         record = open_study(database, spec.name)
         check_same(record, spec, facts)
-        if spec.search.trials > record.trials:
-            database.write(lambda connection: _extend(connection, record, spec))
+        if spec != record.spec:
+            database.write(lambda connection: _extend(connection, record.study_id, spec))
     return open_study(database, spec.name)
 
 
@@ -121,6 +125,7 @@ def _insert(connection: sa.Connection, spec: StudySpec, facts: Facts) -> None:
     inserted = connection.execute(t.studies.insert().values(study_name=spec.name))
     assert inserted.inserted_primary_key is not None
     study_id = inserted.inserted_primary_key[0]
+    _remove_orphans(connection, study_id)
     connection.execute(
         t.study_directions.insert().values(
             study_id=study_id, objective=0, direction=spec.objective.direction.upper()
@@ -132,7 +137,6 @@ def _insert(connection: sa.Connection, spec: StudySpec, facts: Facts) -> None:
             study_id=study_id, key="study:metric_names", value_json=metric_names
         )
     )
-    timeout = spec.search.timeout
     connection.execute(
         t.hpo_studies.insert().values(
             study_id=study_id,
@@ -142,10 +146,21 @@ def _insert(connection: sa.Connection, spec: StudySpec, facts: Facts) -> None:
             metric=spec.objective.metric,
             state=RUNNING,
             created_at=t.clock(),
-            deadline=None if timeout is None else t.clock() + timeout,
+            deadline=_deadline(spec),
         )
     )
     _insert_slots(connection, study_id, range(spec.search.trials))
+
+
+def _deadline(spec: StudySpec) -> sa.ColumnElement[float] | None:
+    timeout = spec.search.timeout
+    return None if timeout is None else t.clock() + timeout
+
+
+def _remove_orphans(connection: sa.Connection, study_id: int) -> None:
+    """Whoever deletes a study with Optuna leaves our rows, and SQLite gives its number again."""
+    for table in t.metadata.sorted_tables:
+        connection.execute(table.delete().where(table.c.study_id == study_id))
 
 
 def _insert_slots(connection: sa.Connection, study_id: int, slots: range) -> None:
@@ -160,26 +175,34 @@ def _insert_slots(connection: sa.Connection, study_id: int, slots: range) -> Non
         }
         for slot in slots
     ]
-    connection.execute(t.hpo_slots.insert(), rows)
+    if rows:
+        connection.execute(t.hpo_slots.insert(), rows)
 
 
-def _extend(connection: sa.Connection, record: StudyRecord, spec: StudySpec) -> None:
-    row = sa.and_(t.hpo_studies.c.study_id == record.study_id)
-    have = connection.execute(
-        sa.select(t.hpo_studies.c.trials).where(row).with_for_update()
-    ).scalar_one()
-    wanted = spec.search.trials
-    if wanted > have:
-        values = {"trials": wanted, "spec": spec.to_json()}
-        connection.execute(t.hpo_studies.update().where(row).values(values))
-        _insert_slots(connection, record.study_id, range(have, wanted))
+def _extend(connection: sa.Connection, study_id: int, spec: StudySpec) -> None:
+    from hpo.spec import StudySpec
+
+    row = t.hpo_studies.c.study_id == study_id
+    query = sa.select(t.hpo_studies.c.trials, t.hpo_studies.c.spec).where(row).with_for_update()
+    have, stored = connection.execute(query).one()
+    if spec.search.trials < have:
+        # Somebody else has extended it further in the meantime.
+        return
+    values: dict[str, object] = {"trials": spec.search.trials, "spec": spec.to_json()}
+    if spec.search.timeout != StudySpec.from_json(stored).search.timeout:
+        values["deadline"] = _deadline(spec)
+    connection.execute(t.hpo_studies.update().where(row).values(values))
+    _insert_slots(connection, study_id, range(have, spec.search.trials))
 
 
 def check_same(record: StudyRecord, spec: StudySpec, facts: Facts) -> None:
     """Raises StudyMismatchError, which names every difference, unless the study fits."""
     found = spec_differences(record.spec, spec) + record.facts.differences(facts)
     if spec.search.trials < record.trials:
-        found.append(f"search.trials: the study has {record.trials}, here it is fewer")
+        have, here = record.trials, spec.search.trials
+        found.append(
+            f"search.trials: the study has {have}, here it is {here}; only more is allowed"
+        )
     if found:
         raise StudyMismatchError(
             f"the study {record.name!r} exists and differs:\n  "
@@ -281,9 +304,7 @@ def stop_study(database: Database, record: StudyRecord, reason: str) -> None:
 
 def resume_study(database: Database, record: StudyRecord) -> None:
     """Workers may take its slots again; its time limit, if it has one, starts anew."""
-    timeout = record.spec.search.timeout
-    deadline = None if timeout is None else t.clock() + timeout
-    _set_state(database, record, state=RUNNING, reason=None, deadline=deadline)
+    _set_state(database, record, state=RUNNING, reason=None, deadline=_deadline(record.spec))
 
 
 def _set_state(database: Database, record: StudyRecord, **values: object) -> None:

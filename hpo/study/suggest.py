@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import optuna
 
+from hpo.errors import BuilderError
 from hpo.spec.models import (
     BoolParameter,
     CategoricalParameter,
@@ -14,7 +15,18 @@ from hpo.spec.models import (
 
 
 def suggest(trial: optuna.Trial, name: str, parameter: Parameter) -> Scalar:
-    """The trial's value for the parameter: a stored one if it was suggested before."""
+    """The trial's value for the parameter: a stored one if it was suggested before.
+
+    Raises:
+        BuilderError: The parameter was another one before, or the sampler can't handle it.
+    """
+    try:
+        return _suggest(trial, name, parameter)
+    except ValueError as error:
+        raise BuilderError(f"no value can be suggested for {name!r}: {error}") from error
+
+
+def _suggest(trial: optuna.Trial, name: str, parameter: Parameter) -> Scalar:
     if isinstance(parameter, BoolParameter):
         return trial.suggest_categorical(name, [False, True])
     if isinstance(parameter, CategoricalParameter):

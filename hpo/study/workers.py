@@ -6,6 +6,8 @@ import os
 import socket
 import uuid
 
+import sqlalchemy as sa
+
 from hpo.study import tables as t
 from hpo.study.database import Database
 
@@ -18,7 +20,13 @@ def worker_name() -> str:
 def register(database: Database, study_id: int, worker: str) -> None:
     row = {"worker": worker, "study_id": study_id, "host": socket.gethostname(), "pid": os.getpid()}
     moments = {"started_at": t.clock(), "seen_at": t.clock()}
-    database.write(lambda c: c.execute(t.hpo_workers.insert().values(**row, **moments)))
+
+    def work(connection: sa.Connection) -> None:
+        # Deleted first, so that the work may be repeated.
+        connection.execute(t.hpo_workers.delete().where(t.hpo_workers.c.worker == worker))
+        connection.execute(t.hpo_workers.insert().values(**row, **moments))
+
+    database.write(work)
 
 
 def seen(database: Database, worker: str) -> None:

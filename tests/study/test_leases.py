@@ -1,0 +1,456 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import signal
+import threading
+from typing import Any
+
+import optuna
+import pytest
+import sqlalchemy as sa
+
+from hpo.errors import LeaseLostError
+from hpo.study import tables as t
+from hpo.study.database import Database, T, Work
+from hpo.study.leases import Lease, NoSlot, Outcome, Slots, TrialWrites
+from hpo.study.studies import StudyRecord, open_study, resume_study, stop_study
+from tests.study.rooms import (
+    LONG,
+    claimed,
+    context,
+    expire,
+    new_study,
+    race,
+    rows,
+    slots_of,
+    until,
+)
+from tests.study.servers import Open, Plain
+
+COMPLETE = Outcome("COMPLETE", 0.5)
+
+
+def _work_off(index: int, url: str) -> list[tuple[int, int, int]]:
+    """Claims and ends trials until there are none left."""
+    database = Database(url, patience=60)
+    record = open_study(database, "digits")
+    slots = Slots(database, record.study_id, f"worker-{index}", LONG)
+    done = []
+    while not isinstance(lease := slots.claim(), NoSlot) or lease is NoSlot.WAIT:
+        if isinstance(lease, Lease):
+            slots.write(lease, TrialWrites(values={1: 0.5}), COMPLETE)
+            done.append((lease.slot, lease.number, lease.token))
+    assert lease is NoSlot.FINISHED
+    database.close()
+    return done
+
+
+def test_slots_are_claimed_exactly_once_by_processes(prepared_url: str, opened: Open) -> None:
+    database = opened(prepared_url)
+    new_study(database, trials=200)
+    found = [lease for done in race(_work_off, prepared_url) for lease in done]
+    assert sorted(slot for slot, _, _ in found) == list(range(200))
+    assert sorted(number for _, number, _ in found) == list(range(200))
+    assert {token for _, _, token in found} == {1}
+    trials = rows(database, t.trials)
+    assert [trial["number"] for trial in trials] == list(range(200))
+    assert {trial["state"] for trial in trials} == {"COMPLETE"}
+
+
+def test_slots_are_claimed_exactly_once_by_threads(database: Database) -> None:
+    record = new_study(database, trials=100)
+    leases: list[Lease] = []
+
+    def work(index: int) -> None:
+        slots = slots_of(database, record, f"worker-{index}")
+        while isinstance(lease := slots.claim(), Lease):
+            leases.append(lease)
+            slots.write(lease, TrialWrites(), COMPLETE)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(lease.number for lease in leases) == list(range(100))
+    assert sorted(lease.slot for lease in leases) == list(range(100))
+
+
+def test_claim_begins_a_trial(database: Database) -> None:
+    record = new_study(database)
+    lease = claimed(slots_of(database, record))
+    assert (lease.slot, lease.token, lease.number, lease.resumed) == (0, 1, 0, False)
+    (trial,) = rows(database, t.trials)
+    assert (trial["trial_id"], trial["state"]) == (lease.trial_id, "RUNNING")
+    assert trial["datetime_start"] is not None
+
+
+def test_nothing_to_claim_says_why(database: Database) -> None:
+    record = new_study(database, trials=1)
+    first, second = slots_of(database, record, "a"), slots_of(database, record, "b")
+    lease = claimed(first)
+    assert second.claim() is NoSlot.WAIT
+    stop_study(database, record, "enough")
+    assert second.claim() is NoSlot.STOPPED
+    assert not second.study_runs()
+    first.write(lease, TrialWrites(), COMPLETE)
+    assert second.claim() is NoSlot.FINISHED
+
+
+def test_stopped_study_goes_on_after_resume(database: Database) -> None:
+    record = new_study(database)
+    slots = slots_of(database, record)
+    stop_study(database, record, "enough")
+    assert slots.claim() is NoSlot.STOPPED
+    resume_study(database, record)
+    assert slots.study_runs()
+    assert claimed(slots).number == 0
+
+
+def test_studies_do_not_share_slots(database: Database) -> None:
+    one, two = new_study(database, name="one"), new_study(database, name="two")
+    assert claimed(slots_of(database, one)).number == 0
+    assert claimed(slots_of(database, two)).number == 0
+    assert claimed(slots_of(database, two, "b")).number == 1
+
+
+# A lease that has run out.
+
+
+def test_expired_lease_is_taken_over_with_its_trial(database: Database) -> None:
+    record = new_study(database)
+    lease = claimed(slots_of(database, record, "a"))
+    expire(database, lease)
+    taken = claimed(slots_of(database, record, "b"))
+    assert taken == dataclasses.replace(lease, token=lease.token + 1, resumed=True)
+    assert len(rows(database, t.trials)) == 1
+
+
+def test_begun_trials_come_before_new_ones(database: Database) -> None:
+    record = new_study(database)
+    first, second = slots_of(database, record, "a"), slots_of(database, record, "b")
+    claimed(first)
+    lease = claimed(second)
+    second.release(lease)
+    assert claimed(slots_of(database, record, "c")).trial_id == lease.trial_id
+
+
+def test_time_lets_a_lease_run_out(database: Database) -> None:
+    record = new_study(database, trials=1)
+    lease = claimed(slots_of(database, record, "a", seconds=0.2))
+    other = slots_of(database, record, "b")
+    taken = until(lambda: isinstance(found := other.claim(), Lease) and found)
+    assert (taken.trial_id, taken.token) == (lease.trial_id, 2)
+
+
+def test_expired_lease_that_nobody_took_goes_on(database: Database) -> None:
+    record = new_study(database, trials=1)
+    slots = slots_of(database, record)
+    lease = claimed(slots)
+    expire(database, lease)
+    slots.renew(lease)
+    assert slots_of(database, record, "b").claim() is NoSlot.WAIT
+
+
+@pytest.mark.parametrize("action", ["write", "report", "finish", "renew", "failure"])
+def test_stale_token_writes_nothing(action: str, database: Database) -> None:
+    record = new_study(database)
+    stale = slots_of(database, record, "a")
+    lease = claimed(stale)
+    expire(database, lease)
+    claimed(slots_of(database, record, "b"))
+    before = _everything(database)
+    actions: dict[str, Any] = {
+        "write": lambda: stale.write(lease, _some_writes()),
+        "report": lambda: stale.write(lease, TrialWrites(values={3: 0.1})),
+        "finish": lambda: stale.write(lease, _some_writes(), COMPLETE),
+        "renew": lambda: stale.renew(lease),
+        "failure": lambda: stale.record_failure(lease, "crashes", 3),
+    }
+    with pytest.raises(LeaseLostError, match=r"slot 0 \(trial 0\) ran out and was taken over"):
+        actions[action]()
+    stale.release(lease)
+    assert _everything(database) == before
+
+
+def test_stale_token_of_a_finished_slot_writes_nothing(database: Database) -> None:
+    record = new_study(database)
+    stale, fresh = slots_of(database, record, "a"), slots_of(database, record, "b")
+    lease = claimed(stale)
+    expire(database, lease)
+    fresh.write(claimed(fresh), TrialWrites(), COMPLETE)
+    before = _everything(database)
+    with pytest.raises(LeaseLostError):
+        stale.write(lease, _some_writes(), Outcome("FAIL", None, "late"))
+    assert _everything(database) == before
+
+
+def test_release_gives_the_slot_back_at_once(database: Database) -> None:
+    record = new_study(database, trials=1)
+    slots, other = slots_of(database, record, "a"), slots_of(database, record, "b")
+    lease = claimed(slots)
+    slots.release(lease)
+    slots.release(lease)
+    with pytest.raises(LeaseLostError):
+        slots.write(lease, _some_writes())
+    taken = claimed(other)
+    assert (taken.trial_id, taken.token, taken.resumed) == (lease.trial_id, 2, True)
+
+
+# Answers that get lost on their way.
+
+
+class _Forgetful(Database):
+    """Commits, and loses the acknowledgement of the first transaction."""
+
+    lost = 0
+
+    def write(self, work: Work[T], patience: float | None = None) -> T:
+        if not self.lost:
+            self.lost = 1
+            super().write(work, patience)
+        return super().write(work, patience)
+
+
+def test_own_lost_claim_is_found_again(prepared_url: str, opened: Open) -> None:
+    database = opened(prepared_url)
+    record = new_study(database)
+    forgetful = _Forgetful(prepared_url)
+    lease = claimed(slots_of(forgetful, record))
+    assert (lease.slot, lease.number, lease.token) == (0, 0, 2)
+    assert len(rows(database, t.trials)) == 1
+    forgetful.close()
+
+
+def test_own_lost_claim_comes_before_anything_else(database: Database) -> None:
+    record = new_study(database)
+    other, slots = slots_of(database, record, "b"), slots_of(database, record, "a")
+    given_back = claimed(other)
+    lost = claimed(slots)
+    other.release(given_back)
+    assert claimed(slots).trial_id == lost.trial_id
+
+
+def test_lost_acknowledgement_of_a_result_is_harmless(prepared_url: str, opened: Open) -> None:
+    database = opened(prepared_url)
+    record = new_study(database)
+    lease = claimed(slots_of(database, record))
+    forgetful = _Forgetful(prepared_url)
+    slots_of(forgetful, record).write(lease, _some_writes(), COMPLETE)
+    assert forgetful.lost
+    assert [trial["state"] for trial in rows(database, t.trials)] == ["COMPLETE"]
+    assert [value["value"] for value in rows(database, t.trial_values)] == [0.5]
+    forgetful.close()
+
+
+def test_finishing_twice_keeps_the_first_result(database: Database) -> None:
+    record = new_study(database)
+    slots = slots_of(database, record)
+    lease = claimed(slots)
+    slots.write(lease, _some_writes(), COMPLETE)
+    before = _everything(database)
+    slots.write(lease, TrialWrites(values={9: 9.0}), Outcome("FAIL", None, "other"))
+    slots.renew(lease)
+    assert not slots.record_failure(lease, "crashes", 3)
+    assert _everything(database) == before
+
+
+def test_lost_acknowledgement_of_a_failure_counts_once(prepared_url: str, opened: Open) -> None:
+    database = opened(prepared_url)
+    record = new_study(database)
+    lease = claimed(slots_of(database, record))
+    forgetful = _Forgetful(prepared_url)
+    assert slots_of(forgetful, record).record_failure(lease, "crashes", 2)
+    assert rows(database, t.hpo_slots)[0]["crashes"] == 1
+    forgetful.close()
+
+
+# Failures.
+
+
+def test_failures_are_counted_until_none_is_allowed(database: Database) -> None:
+    record = new_study(database, trials=1)
+    slots = slots_of(database, record)
+    outcomes = []
+    for _ in range(3):
+        lease = claimed(slots)
+        outcomes.append(slots.record_failure(lease, "crashes", 2))
+    assert outcomes == [True, True, False]
+    assert slots.record_failure(lease, "exceptions", 0) is False
+    (slot,) = rows(database, t.hpo_slots)
+    assert (slot["crashes"], slot["exceptions"], slot["state"]) == (3, 1, "leased")
+    slots.write(lease, TrialWrites(), Outcome("FAIL", None, "crash"))
+    assert [trial["state"] for trial in rows(database, t.trials)] == ["FAIL"]
+    assert slots.claim() is NoSlot.FINISHED
+
+
+def _end_all(slots: Slots, *failures: str | None) -> None:
+    for failure in failures:
+        state = "COMPLETE" if failure is None else "FAIL"
+        outcome = Outcome(state, None if failure else 0.5, failure)
+        slots.write(claimed(slots), TrialWrites(), outcome)
+
+
+@pytest.mark.parametrize(
+    ("failures", "stops"),
+    [
+        (("x", "x", "x"), True),
+        (("y", "x", "x", "x"), True),
+        (("x", "x"), False),
+        (("x", None, "x", "x"), False),
+        (("x", "x", "y"), False),
+        ((None, None, None), False),
+    ],
+)
+def test_equal_failures_in_a_row_stop_the_study(
+    failures: tuple[str | None, ...], stops: bool, database: Database
+) -> None:
+    record = new_study(database, trials=9)
+    slots = slots_of(database, record)
+    _end_all(slots, *failures)
+    slots.stop_after_equal_failures(3, "x: no memory")
+    assert (slots.claim() is NoSlot.STOPPED) == stops
+    reason = "the last 3 trials failed alike: x: no memory"
+    assert open_study(database, "digits").reason == (reason if stops else None)
+
+
+def test_a_stop_keeps_its_first_reason(database: Database) -> None:
+    record = new_study(database, trials=9)
+    slots = slots_of(database, record)
+    _end_all(slots, "x", "x")
+    stop_study(database, record, "by hand")
+    slots.stop_after_equal_failures(2, "x")
+    assert open_study(database, "digits").reason == "by hand"
+
+
+def test_failure_may_hold_any_text(database: Database) -> None:
+    record = new_study(database, trials=9)
+    slots = slots_of(database, record)
+    _end_all(slots, "nul \0, half a pair \ud800, ünï")
+    slots.stop_after_equal_failures(1, "nul \0, half a pair \ud800, ünï")
+    assert "ünï" in rows(database, t.hpo_slots)[0]["failure"]
+    assert slots.claim() is NoSlot.STOPPED
+
+
+# The time limit of the study.
+
+
+def _let_the_deadline_pass(database: Database, record: StudyRecord) -> None:
+    table = t.hpo_studies
+    row = table.update().where(table.c.study_id == record.study_id).values(deadline=1.0)
+    database.write(lambda connection: connection.execute(row))
+
+
+def test_no_trial_begins_after_the_deadline(database: Database) -> None:
+    record = new_study(database, search={"timeout": 100})
+    slots = slots_of(database, record)
+    slots.write(claimed(slots), TrialWrites(), COMPLETE)
+    _let_the_deadline_pass(database, record)
+    assert slots.claim() is NoSlot.STOPPED
+    assert open_study(database, "digits").reason == "the time limit of the study was reached"
+
+
+def test_trials_in_flight_end_after_the_deadline(database: Database) -> None:
+    record = new_study(database, search={"timeout": 100})
+    slots, other = slots_of(database, record, "a"), slots_of(database, record, "b")
+    lease = claimed(slots)
+    _let_the_deadline_pass(database, record)
+    assert other.claim() is NoSlot.WAIT
+    assert slots.study_runs()
+    expire(database, lease)
+    taken = claimed(other)
+    assert taken.trial_id == lease.trial_id
+    other.write(taken, TrialWrites(), COMPLETE)
+    assert other.claim() is NoSlot.STOPPED
+    assert {trial["state"] for trial in rows(database, t.trials)} == {"COMPLETE"}
+
+
+def test_short_deadline_passes_by_itself(database: Database) -> None:
+    record = new_study(database, search={"timeout": 0.05})
+    slots = slots_of(database, record)
+
+    def claim() -> object:
+        found = slots.claim()
+        if isinstance(found, Lease):
+            slots.write(found, TrialWrites(), COMPLETE)
+        return found in (NoSlot.STOPPED, NoSlot.FINISHED)
+
+    until(claim)
+
+
+# Trouble from outside.
+
+
+def _claim_and_hang(url: str, told: Any) -> None:
+    database = Database(url)
+    slots = Slots(database, open_study(database, "digits").study_id, "killed", 1.0)
+    lease = claimed(slots)
+    told.send((lease.trial_id, lease.number))
+    signal.pause()
+
+
+def test_killed_process_leaves_no_orphan(prepared_url: str, opened: Open) -> None:
+    database = opened(prepared_url)
+    record = new_study(database, trials=1)
+    processes = context()
+    ours, theirs = processes.Pipe()
+    process = processes.Process(target=_claim_and_hang, args=(prepared_url, theirs))
+    process.start()
+    assert ours.poll(30)
+    trial_id, number = ours.recv()
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    slots = slots_of(database, record, "heir")
+    lease = until(lambda: isinstance(found := slots.claim(), Lease) and found)
+    assert (lease.trial_id, lease.number, lease.token) == (trial_id, number, 2)
+    assert lease.resumed
+    slots.write(lease, TrialWrites(), COMPLETE)
+    assert [trial["state"] for trial in rows(database, t.trials)] == ["COMPLETE"]
+
+
+def test_trial_ended_from_outside_keeps_that_result(database: Database, plain: Plain) -> None:
+    record = new_study(database, trials=1)
+    slots = slots_of(database, record)
+    lease = claimed(slots)
+    study = optuna.load_study(study_name="digits", storage=plain(database))
+    study.tell(lease.number, 0.9)
+    slots.write(lease, TrialWrites(), COMPLETE)
+    assert [value["value"] for value in rows(database, t.trial_values)] == [0.9]
+    assert slots.claim() is NoSlot.FINISHED
+
+
+def test_unfinished_numbers(database: Database) -> None:
+    record = new_study(database, trials=4)
+    slots, other = slots_of(database, record, "a"), slots_of(database, record, "b")
+    slots.write(claimed(slots), TrialWrites(), COMPLETE)
+    claimed(slots)
+    other.release(claimed(other))
+    assert slots.unfinished_numbers() == {1, 2}
+
+
+@pytest.mark.parametrize("value", [0.1, 1e-300, -1.7e308, math.inf, -math.inf])
+def test_values_are_stored_as_optuna_stores_them(
+    value: float, database: Database, plain: Plain
+) -> None:
+    record = new_study(database, trials=1)
+    slots = slots_of(database, record)
+    slots.write(claimed(slots), TrialWrites(), Outcome("COMPLETE", value))
+    study = optuna.load_study(study_name="digits", storage=plain(database))
+    assert study.trials[0].value == value
+
+
+def _some_writes() -> TrialWrites:
+    distribution = optuna.distributions.FloatDistribution(0, 1)
+    param = {
+        "param_name": "x",
+        "param_value": 0.5,
+        "distribution_json": optuna.distributions.distribution_to_json(distribution),
+    }
+    return TrialWrites([param], {1: 0.1}, {"a": 1}, {"b": 2})
+
+
+def _everything(database: Database) -> list[list[dict[str, Any]]]:
+    tables: list[sa.Table] = [*t.metadata.sorted_tables, *t.optuna_metadata.sorted_tables]
+    return [rows(database, table) for table in tables]

@@ -209,6 +209,7 @@ def schema() -> None:
 @click.argument("study")
 @click.option("--threads", type=click.IntRange(min=1), help="Cores for its trainer.  [all]")
 @click.option("--with-parent", is_flag=True, hidden=True, help="Leave when stdin closes.")
+@click.option("--name", hidden=True, help="Unlike any other worker's.")
 @click.option(
     "--db-timeout",
     type=click.FloatRange(min=0),
@@ -224,6 +225,7 @@ def worker(
     study: str,
     threads: int | None,
     with_parent: bool,
+    name: str | None,
     db_timeout: float,
     lease: float,
     artifacts: Path | None,
@@ -246,7 +248,7 @@ def worker(
         try:
             with _opened(_url(storage, project), patience=db_timeout) as database:
                 record = _find(database, study)
-                Worker(database, record, options, trainers, interruption.stop).run()
+                Worker(database, record, options, trainers, interruption.stop, name).run()
         finally:
             trainers.close()
     return INTERRUPTED if interruption.by_user else 0

@@ -8,11 +8,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpo.errors import HpoError
+from hpo.study.workers import worker_name
 
 logger = logging.getLogger(__name__)
 
@@ -44,18 +45,29 @@ class LaunchOptions:
     forkserver: str | None
 
 
-class LocalWorkers:
-    """Worker processes on this machine. They end with this object, however its process ends."""
+@dataclass(frozen=True)
+class _Worker:
+    name: str
+    process: subprocess.Popen[bytes]
 
-    def __init__(self, options: LaunchOptions) -> None:
+
+class LocalWorkers:
+    """Worker processes on this machine. They end with this object, however its process ends.
+
+    Args:
+        on_death: Told the name of a worker that was killed; its process is gone for certain.
+    """
+
+    def __init__(self, options: LaunchOptions, on_death: Callable[[str], None]) -> None:
         self._options = options
+        self._on_death = on_death
         self._restarts = 0
-        self._processes = [self._start() for _ in range(options.workers)]
+        self._workers = [self._start() for _ in range(options.workers)]
 
     @property
     def pids(self) -> list[int]:
         """Of the workers that are alive."""
-        return [process.pid for process in self._processes if process.poll() is None]
+        return [process.pid for process in self._alive()]
 
     def tend(self) -> bool:
         """Replaces workers that were killed; False once all of them have left.
@@ -63,10 +75,11 @@ class LocalWorkers:
         Raises:
             WorkersFailedError: Workers keep ending with an error; their words are repeated.
         """
-        for index, process in enumerate(self._processes):
-            code = process.poll()
+        for index, worker in enumerate(self._workers):
+            code = worker.process.poll()
             if code is not None and code != 0:
-                self._processes[index] = self._replace(code)
+                self._on_death(worker.name)
+                self._workers[index] = self._replace(code)
         return bool(self.pids)
 
     def stop(self) -> None:
@@ -74,24 +87,19 @@ class LocalWorkers:
         for process in self._alive():
             process.terminate()
         deadline = time.monotonic() + _LEAVE_SECONDS
-        for process in self._processes:
+        for worker in self._workers:
             try:
-                process.wait(max(0.0, deadline - time.monotonic()))
+                worker.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-    def kill(self) -> None:
-        """Ends every worker at once; leases run out by themselves."""
-        for process in self._alive():
-            process.kill()
-        for process in self._processes:
-            process.wait()
+                worker.process.kill()
+                worker.process.wait()
+                self._on_death(worker.name)
 
     def _alive(self) -> Iterator[subprocess.Popen[bytes]]:
-        return (process for process in self._processes if process.poll() is None)
+        processes = (worker.process for worker in self._workers)
+        return (process for process in processes if process.poll() is None)
 
-    def _replace(self, code: int) -> subprocess.Popen[bytes]:
+    def _replace(self, code: int) -> _Worker:
         self._restarts += 1
         if code > 0 or self._restarts > _RESTARTS_PER_WORKER * self._options.workers:
             raise WorkersFailedError(
@@ -101,9 +109,10 @@ class LocalWorkers:
         logger.warning("a worker was killed by signal %d; another one takes its place", -code)
         return self._start()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        options = self._options
-        command = [sys.executable, "-m", "hpo", "worker", options.study, "--with-parent"]
+    def _start(self) -> _Worker:
+        options, name = self._options, worker_name()
+        command = [sys.executable, "-m", "hpo", "worker", options.study]
+        command += ["--with-parent", "--name", name]
         command += ["--project", str(options.project), "--artifacts", str(options.artifacts)]
         command += ["--lease", str(options.lease_seconds), "--threads", str(self._threads())]
         # Not on the command line, where every user of the machine could read the password.
@@ -112,9 +121,10 @@ class LocalWorkers:
             environment["HPO_FORKSERVER"] = options.forkserver
         # A closed stdin tells a worker that this process is gone; a session of its own keeps a
         # terminal's Ctrl-C away from it.
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, start_new_session=True
         )
+        return _Worker(name, process)
 
     def _threads(self) -> int:
         return max(1, available_cores() // self._options.workers)

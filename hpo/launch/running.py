@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hpo.errors import StudyStoppedError
 from hpo.launch.local import LaunchOptions, LocalWorkers
 from hpo.study.database import Database
+from hpo.study.leases import release_worker
 from hpo.study.snapshot import Snapshot, take_snapshot
 from hpo.study.studies import StudyRecord
 from hpo.worker.signals import Interruption
@@ -54,7 +55,7 @@ def _tend(
     interruption: Interruption,
     show: Callable[[Snapshot], None],
 ) -> Snapshot:
-    workers = LocalWorkers(options)
+    workers = LocalWorkers(options, lambda name: release_worker(database, record.study_id, name))
     try:
         while workers.tend() and not interruption.stop.is_set():
             show(take_snapshot(database, record))

@@ -12,6 +12,7 @@ is the database's, so a worker's clock never matters.
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ from hpo.study.database import Database
 from hpo.study.studies import RUNNING, STOPPED
 from hpo.study.writes import TrialWrites, apply_writes, stored_value, upsert
 
-__all__ = ["Lease", "NoSlot", "Outcome", "Slots", "TrialWrites"]
+__all__ = ["Lease", "NoSlot", "Outcome", "Slots", "TrialWrites", "release_worker"]
 
 
 _FREE: dict[str, Any] = {"state": "free", "expires_at": None}
@@ -58,11 +59,20 @@ class NoSlot(enum.Enum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended: COMPLETE, PRUNED or FAIL, its value, and why it failed."""
+    """How a trial ended: COMPLETE, PRUNED or FAIL, its value, and why it failed.
+
+    As with Optuna's `tell`, NaN is no value, and without a value no trial is complete: it failed.
+    """
 
     state: str
     value: float | None = None
     failure: str | None = None
+
+    def as_told(self) -> Outcome:
+        value = None if self.value is None or math.isnan(self.value) else self.value
+        if value is None and self.state == "COMPLETE":
+            return Outcome("FAIL", None, self.failure or "the trial ended without a value")
+        return Outcome(self.state, value, self.failure)
 
 
 class Slots:
@@ -278,6 +288,7 @@ class Slots:
         return row is not None and (row.token, row.state) == (lease.token, state)
 
     def _finish(self, connection: sa.Connection, lease: Lease, outcome: Outcome) -> None:
+        outcome = outcome.as_told()
         running = sa.and_(t.trials.c.trial_id == lease.trial_id, t.trials.c.state == "RUNNING")
         end = {"state": outcome.state, "datetime_complete": t.utc_now()}
         ended = connection.execute(t.trials.update().where(running).values(end)).rowcount == 1
@@ -299,6 +310,17 @@ class Slots:
         running = sa.and_(study.study_id == self.study_id, study.state == RUNNING)
         values = {"state": STOPPED, "reason": _storable(reason)}
         connection.execute(t.hpo_studies.update().where(running).values(values))
+
+
+def release_worker(database: Database, study_id: int, worker: str) -> None:
+    """Gives back what a dead worker has leased, before its lease runs out.
+
+    For whoever knows for certain that the worker's process is gone.
+    """
+    slot = t.hpo_slots.c
+    own = (slot.study_id == study_id, slot.state == "leased", slot.worker == worker)
+    given_back = t.hpo_slots.update().where(*own).values(_FREE)
+    database.write(lambda connection: connection.execute(given_back))
 
 
 def _storable(text: str | None) -> str | None:

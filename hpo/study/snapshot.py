@@ -48,6 +48,7 @@ class Snapshot:
         waiting: Begun trials that no worker holds at the moment.
         best: Value of the best trial, None while there is none.
         seconds: Since the study was created, until its last trial's end once it is finished.
+        seconds_left: At the pace of the workers that are there; None before their first trial.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Snapshot:
     best: float | None
     best_number: int | None
     seconds: float
+    seconds_left: float | None
 
     @property
     def finished(self) -> int:
@@ -101,6 +103,7 @@ def _snapshot(connection: sa.Connection, record: StudyRecord) -> Snapshot:
         best=None if best is None else best.value,
         best_number=None if best is None else best.number,
         seconds=(last if finished and last else now) - study.created_at,
+        seconds_left=_seconds_left(connection, record.study_id, now, open_slots),
     )
 
 
@@ -132,14 +135,31 @@ def _slots(connection: sa.Connection, study_id: int) -> tuple[int, int, int, flo
     return int(leased), int(waiting), int(open_slots), last
 
 
-def _workers(connection: sa.Connection, study_id: int) -> int:
+def _here(study_id: int) -> sa.ColumnElement[bool]:
     worker = t.hpo_workers.c
-    here = sa.and_(
-        worker.study_id == study_id,
-        worker.left_at.is_(None),
-        worker.seen_at > t.clock() - _AWAY_SECONDS,
-    )
-    return connection.execute(sa.select(sa.func.count()).where(here)).scalar_one()
+    seen = worker.seen_at > t.clock() - _AWAY_SECONDS
+    return sa.and_(worker.study_id == study_id, worker.left_at.is_(None), seen)
+
+
+def _workers(connection: sa.Connection, study_id: int) -> int:
+    query = sa.select(sa.func.count()).select_from(t.hpo_workers).where(_here(study_id))
+    return connection.execute(query).scalar_one()
+
+
+def _seconds_left(
+    connection: sa.Connection, study_id: int, now: float, open_slots: int
+) -> float | None:
+    # Since the workers of today began: a study may have lain idle for a night before.
+    begun = sa.select(sa.func.min(t.hpo_workers.c.started_at)).where(_here(study_id))
+    since = connection.execute(begun).scalar_one()
+    if since is None or open_slots == 0:
+        return None
+    slot = t.hpo_slots.c
+    ended = sa.and_(slot.study_id == study_id, slot.finished_at >= since)
+    count = connection.execute(
+        sa.select(sa.func.count()).select_from(t.hpo_slots).where(ended)
+    ).scalar_one()
+    return None if count == 0 else (now - since) / count * open_slots
 
 
 def _best_query(record: StudyRecord) -> sa.Select[Any]:

@@ -13,8 +13,8 @@ from hpo.study.database import Database
 
 
 def worker_name() -> str:
-    """A name that no other worker has: host, process and a few random letters."""
-    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+    """A name that no other worker has: its host and random letters."""
+    return f"{socket.gethostname()}-{uuid.uuid4().hex[:10]}"
 
 
 def register(database: Database, study_id: int, worker: str) -> None:

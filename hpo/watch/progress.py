@@ -72,17 +72,9 @@ def in_words(snapshot: Snapshot) -> str:
     parts += [f"{count} {name}" for name, count in counts.items() if count]
     if snapshot.best is not None:
         parts.append(f"best {snapshot.metric} {snapshot.best:.5g} (trial {snapshot.best_number})")
-    left = seconds_left(snapshot)
-    if left is not None:
-        parts.append(f"about {duration(left)} left")
+    if snapshot.seconds_left is not None:
+        parts.append(f"about {duration(snapshot.seconds_left)} left")
     return ", ".join(parts)
-
-
-def seconds_left(snapshot: Snapshot) -> float | None:
-    """An estimate from the pace so far; None before the first trial and after the last."""
-    if snapshot.state != "running" or snapshot.finished == 0:
-        return None
-    return snapshot.seconds / snapshot.finished * (snapshot.trials - snapshot.finished)
 
 
 def duration(seconds: float) -> str:

@@ -7,14 +7,13 @@ from typing import Any
 from rich.table import Table
 
 from hpo.study.snapshot import BestTrial, Snapshot
-from hpo.watch.progress import duration, seconds_left
+from hpo.watch.progress import duration
 
 
 def status_table(snapshot: Snapshot) -> Table:
     """Where a study stands."""
     table = _plain(f"study {snapshot.name}")
-    state = snapshot.state if not snapshot.reason else f"{snapshot.state}: {snapshot.reason}"
-    table.add_row("state", state)
+    table.add_row("state", _state(snapshot))
     table.add_row("trials", f"{snapshot.finished} of {snapshot.trials} finished")
     for name in ("complete", "pruned", "failed", "running", "waiting", "workers"):
         table.add_row(name, str(getattr(snapshot, name)))
@@ -23,9 +22,8 @@ def status_table(snapshot: Snapshot) -> Table:
         best = f"{snapshot.metric} {snapshot.best:.6g} (trial {snapshot.best_number})"
     table.add_row("best", best)
     table.add_row("time", duration(snapshot.seconds))
-    left = seconds_left(snapshot)
-    if left is not None:
-        table.add_row("time left", f"about {duration(left)}")
+    if snapshot.seconds_left is not None:
+        table.add_row("time left", f"about {duration(snapshot.seconds_left)}")
     return table
 
 
@@ -39,6 +37,14 @@ def best_table(best: BestTrial, metric: str, figures: dict[str, str] | None = No
     for name, text in (figures or {}).items():
         table.add_row(name, text)
     return table
+
+
+def _state(snapshot: Snapshot) -> str:
+    if snapshot.reason:
+        return f"{snapshot.state}: {snapshot.reason}"
+    if snapshot.state == "running" and snapshot.workers == 0:
+        return f"no worker is at work; start one with: hpo worker {snapshot.name}"
+    return snapshot.state
 
 
 def shown(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 
-from hpo.errors import StorageError
+from hpo.errors import BuilderError, StorageError
 from hpo.spec import StudySpec
 from hpo.study.leases import Lease, Outcome, Slots
 from hpo.study.storage import StudyStorage, make_study
@@ -77,8 +77,7 @@ class Attempt:
         """
         message = self._trainer.receive(_MESSAGE_SECONDS)
         if isinstance(message, m.Suggest):
-            value = suggest(self._trial, message.name, message.parameter)
-            self._trainer.send(m.Suggested(value))
+            self._trainer.send(self._suggest(message))
         elif isinstance(message, m.Report):
             self._trainer.send(m.Answer(self._should_prune(message)))
         elif isinstance(message, m.Begun):
@@ -89,6 +88,13 @@ class Attempt:
         elif isinstance(message, m.Failed):
             return self._fail(message)
         return Step.GOES_ON
+
+    def _suggest(self, asked: m.Suggest) -> m.Suggested | m.Rejected:
+        try:
+            return m.Suggested(suggest(self._trial, asked.name, asked.parameter))
+        except (BuilderError, ValueError) as error:
+            # ValueError: Optuna's word for a range that it can't use.
+            return m.Rejected(str(error))
 
     def _begin(self, begun: m.Begun) -> None:
         self._trial.set_user_attr("model_parameters", begun.parameters)

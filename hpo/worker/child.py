@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpo.errors import DivergedError, HpoError
+from hpo.errors import DivergedError, HpoError, TrialError
 from hpo.spec import StudySpec
 from hpo.spec.models import Parameter, Scalar
 from hpo.worker import messages as m
@@ -136,7 +136,10 @@ class _PipeChannel:
         self.epochs = 0
 
     def suggest(self, name: str, parameter: Parameter) -> Scalar:
-        value: Scalar = self._pipe.ask(m.Suggest(name, parameter)).value
+        answer = self._pipe.ask(m.Suggest(name, parameter))
+        if isinstance(answer, m.Rejected):
+            raise TrialError(answer.message)
+        value: Scalar = answer.value
         return value
 
     def begin(self, begun: m.Begun) -> None:

@@ -51,6 +51,7 @@ class Worker:
 
     Args:
         trainers: Where its trainer comes from.
+        name: Unlike any other worker's; made up when left out.
         stop: Set from outside (a signal handler) to leave: the trial in flight goes back to its
             slot and goes on from its last epoch elsewhere.
     """
@@ -62,8 +63,9 @@ class Worker:
         options: WorkerOptions,
         trainers: Trainers,
         stop: threading.Event,
+        name: str | None = None,
     ) -> None:
-        self.name = workers.worker_name()
+        self.name = name or workers.worker_name()
         self._database = database
         self._record = record
         self._spec: StudySpec = record.spec

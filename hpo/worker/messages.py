@@ -6,7 +6,7 @@
       Prepare      ->
                    <-         Ready, or Refused
       TrialTask    ->
-                   <-         Suggest ...      each answered by Suggested
+                   <-         Suggest ...      each answered by Suggested or Rejected
                    <-         Begun
                    <-         Report ...       each answered by Answer
                    <-         Finished, or Failed
@@ -32,6 +32,7 @@ __all__ = [
     "Prepare",
     "Ready",
     "Refused",
+    "Rejected",
     "Report",
     "Returned",
     "Suggest",
@@ -77,6 +78,13 @@ class Suggest:
 @dataclass(frozen=True)
 class Suggested:
     value: Scalar
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """The study can't take the parameter as the builder declares it; the trial has failed."""
+
+    message: str
 
 
 @dataclass(frozen=True)

@@ -54,11 +54,15 @@ def in_the_middle(project: Project) -> int | None:
     """The trial that has reported some epochs and is still running."""
     if not (project.folder / "hpo.db").exists():
         return None
-    rows = query(
-        project,
-        "SELECT t.number FROM trials t JOIN trial_intermediate_values v USING (trial_id) "
-        "WHERE t.state = 'RUNNING' GROUP BY t.number HAVING count(*) BETWEEN 5 AND 40",
-    )
+    try:
+        rows = query(
+            project,
+            "SELECT t.number FROM trials t JOIN trial_intermediate_values v USING (trial_id) "
+            "WHERE t.state = 'RUNNING' GROUP BY t.number HAVING count(*) BETWEEN 5 AND 40",
+        )
+    except sa.exc.OperationalError:
+        # The file is there, its tables are still being made.
+        return None
     return rows[0][0] if rows else None
 
 
@@ -71,12 +75,13 @@ def reported(project: Project, number: int) -> int:
     return int(rows[0][0])
 
 
-def trainers_of(worker: int) -> list[int]:
-    """Trainers hold the other end of the worker's pipe; their log carries the worker's pid."""
+def trainers_of(project: Project, worker: int) -> list[int]:
+    """Trainers write to a log that carries their worker's name."""
+    [(name,)] = query(project, f"SELECT worker FROM hpo_workers WHERE pid = {worker}")
     found = []
     for process in psutil.process_iter(["pid", "open_files"]):
         files = process.info["open_files"] or []
-        if any(f"-{worker}-" in file.path and file.path.endswith(".log") for file in files):
+        if any(file.path.endswith(f"{name}.log") for file in files):
             found.append(process.info["pid"])
     return found
 
@@ -115,7 +120,7 @@ def test_a_killed_trainer_costs_one_attempt_and_not_the_worker(long_project: Pro
     assert long_project.hpo("submit", "study.yaml").returncode == 0
     worker = long_project.start("worker", "small")
     number = wait_for(lambda: in_the_middle(long_project))
-    [trainer] = trainers_of(worker.pid)
+    [trainer] = trainers_of(long_project, worker.pid)
     os.kill(trainer, signal.SIGKILL)
     saved = reported(long_project, number)
     output, _ = worker.communicate(timeout=200)
@@ -128,7 +133,7 @@ def test_a_trainer_ends_with_its_worker(long_project: Project) -> None:
     assert long_project.hpo("submit", "study.yaml").returncode == 0
     worker = long_project.start("worker", "small")
     wait_for(lambda: in_the_middle(long_project))
-    [trainer] = trainers_of(worker.pid)
+    [trainer] = trainers_of(long_project, worker.pid)
     worker.kill()
     worker.communicate()
     wait_for(lambda: not psutil.pid_exists(trainer))
@@ -148,6 +153,21 @@ def test_ctrl_c_of_run_and_run_again(long_project: Project) -> None:
     saved = reported(long_project, number)
     done = long_project.hpo("run", "study.yaml", "--workers", "1", "--no-export")
     assert done.returncode == 0, done.stderr
+    check_resumed(check_end(long_project), number, saved)
+
+
+def test_a_killed_worker_of_run_is_replaced_at_once(long_project: Project) -> None:
+    """With a lease far longer than the test: the launcher knows that the worker is gone."""
+    run = long_project.start(
+        *("run", "study.yaml", "--workers", "1", "--no-export", "--lease", "1000")
+    )
+    number = wait_for(lambda: in_the_middle(long_project))
+    [(worker,)] = query(long_project, "SELECT pid FROM hpo_workers")
+    os.kill(worker, signal.SIGKILL)
+    saved = reported(long_project, number)
+    output, _ = run.communicate(timeout=200)
+    assert run.returncode == 0, output
+    assert "another one takes its place" in output
     check_resumed(check_end(long_project), number, saved)
 
 

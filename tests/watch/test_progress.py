@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from hpo.study.snapshot import Snapshot
-from hpo.watch.progress import duration, in_words, progress_display, seconds_left
+from hpo.watch.progress import duration, in_words, progress_display
 from hpo.watch.tables import status_table
 
 SNAPSHOT = Snapshot(
@@ -28,6 +28,7 @@ SNAPSHOT = Snapshot(
     best=0.96875,
     best_number=4,
     seconds=30.0,
+    seconds_left=90.0,
 )
 
 
@@ -38,9 +39,8 @@ def test_a_line_tells_everything() -> None:
     )
 
 
-def test_no_estimate_before_the_first_trial_or_after_the_last() -> None:
-    assert seconds_left(replace(SNAPSHOT, complete=0, pruned=0, failed=0)) is None
-    assert seconds_left(replace(SNAPSHOT, state="finished")) is None
+def test_no_estimate_where_there_is_none() -> None:
+    assert "left" not in in_words(replace(SNAPSHOT, seconds_left=None))
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,9 @@ def test_the_status_table_says_why_a_study_is_stopped() -> None:
     console.print(status_table(replace(SNAPSHOT, state="stopped", reason="time limit")))
     assert "stopped: time limit" in output.getvalue()
     assert "10 of 40 finished" in output.getvalue()
+
+
+def test_the_status_table_says_when_nobody_works() -> None:
+    output = io.StringIO()
+    Console(file=output, width=120).print(status_table(replace(SNAPSHOT, workers=0)))
+    assert "hpo worker digits" in output.getvalue()

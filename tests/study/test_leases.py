@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from hpo.errors import LeaseLostError
 from hpo.study import tables as t
 from hpo.study.database import Database, T, Work
-from hpo.study.leases import Lease, NoSlot, Outcome, Slots, TrialWrites
+from hpo.study.leases import Lease, NoSlot, Outcome, Slots, TrialWrites, release_worker
 from hpo.study.studies import StudyRecord, open_study, resume_study, stop_study
 from tests.study.rooms import (
     LONG,
@@ -197,6 +197,19 @@ def test_release_gives_the_slot_back_at_once(database: Database) -> None:
         slots.write(lease, _some_writes())
     taken = claimed(other)
     assert (taken.trial_id, taken.token, taken.resumed) == (lease.trial_id, 2, True)
+
+
+def test_dead_workers_slot_is_given_back_at_once(database: Database) -> None:
+    record = new_study(database, trials=2)
+    dead, alive = slots_of(database, record, "dead"), slots_of(database, record, "alive")
+    lease = claimed(dead)
+    other = claimed(alive)
+    release_worker(database, record.study_id, "dead")
+    taken = claimed(slots_of(database, record, "heir"))
+    assert (taken.trial_id, taken.token, taken.resumed) == (lease.trial_id, 2, True)
+    alive.renew(other)
+    with pytest.raises(LeaseLostError):
+        dead.renew(lease)
 
 
 # Answers that get lost on their way.
@@ -385,7 +398,7 @@ def test_short_deadline_passes_by_itself(database: Database) -> None:
 
 def _claim_and_hang(url: str, told: Any) -> None:
     database = Database(url)
-    slots = Slots(database, open_study(database, "digits").study_id, "killed", 1.0)
+    slots = Slots(database, open_study(database, "digits").study_id, "killed", 0.3)
     lease = claimed(slots)
     told.send((lease.trial_id, lease.number))
     signal.pause()
@@ -430,15 +443,25 @@ def test_unfinished_numbers(database: Database) -> None:
     assert slots.unfinished_numbers() == {1, 2}
 
 
-@pytest.mark.parametrize("value", [0.1, 1e-300, -1.7e308, math.inf, -math.inf])
-def test_values_are_stored_as_optuna_stores_them(
-    value: float, database: Database, plain: Plain
-) -> None:
-    record = new_study(database, trials=1)
+def test_values_are_stored_as_optuna_stores_them(database: Database, plain: Plain) -> None:
+    values = [0.1, 1e-300, -1.7e308, math.inf, -math.inf]
+    record = new_study(database, trials=len(values))
+    slots = slots_of(database, record)
+    for value in values:
+        slots.write(claimed(slots), TrialWrites(), Outcome("COMPLETE", value))
+    study = optuna.load_study(study_name="digits", storage=plain(database))
+    assert [trial.value for trial in study.trials] == values
+
+
+@pytest.mark.parametrize("value", [None, math.nan])
+def test_trial_without_a_value_has_failed(value: float | None, database: Database) -> None:
+    record = new_study(database, trials=2)
     slots = slots_of(database, record)
     slots.write(claimed(slots), TrialWrites(), Outcome("COMPLETE", value))
-    study = optuna.load_study(study_name="digits", storage=plain(database))
-    assert study.trials[0].value == value
+    slots.write(claimed(slots), TrialWrites(), Outcome("PRUNED", value))
+    assert [trial["state"] for trial in rows(database, t.trials)] == ["FAIL", "PRUNED"]
+    assert rows(database, t.trial_values) == []
+    assert rows(database, t.hpo_slots)[0]["failure"] == "the trial ended without a value"
 
 
 def _some_writes() -> TrialWrites:

@@ -19,11 +19,17 @@ from hpo.spec.models import (
 
 
 class TrialHyperParameters(keras_tuner.HyperParameters):
-    """What a builder receives as `hp`: the same interface, each value decided by `Values`."""
+    """What a builder receives as `hp`: the same interface, each value decided by `Values`.
+
+    KerasTuner tells two parameters of one name apart by their conditions. In the study, then, a
+    conditional parameter is named with them (`units[kind=mlp]`), unless the study file has an entry
+    for the plain name.
+    """
 
     def __init__(self, source: Values) -> None:
         super().__init__()
         self._source = source
+        self._is_copy = False
 
     def _register(self, hyperparameter: Any, overwrite: bool = False) -> Any:
         name = hyperparameter.name
@@ -34,10 +40,13 @@ class TrialHyperParameters(keras_tuner.HyperParameters):
     def _value(self, hyperparameter: Any) -> Any:
         if isinstance(hyperparameter, kt.Fixed):
             return hyperparameter.value
-        alias = _qualified(hyperparameter) if self._hps[hyperparameter.name] else ""
-        declared = parameter_of(hyperparameter)
-        default = hyperparameter.default
-        return self._source.take(hyperparameter.name, declared, default, alias)
+        name, default = hyperparameter.name, hyperparameter.default
+        if hyperparameter.conditions and not self._source.adds(name):
+            name = _qualified(hyperparameter)
+        known = name in self._source.taken or self._source.adds(name)
+        if self._is_copy and not known:
+            return default
+        return self._source.take(name, parameter_of(hyperparameter), default)
 
     def get(self, name: str) -> Any:
         full = self._get_name(name)
@@ -46,9 +55,11 @@ class TrialHyperParameters(keras_tuner.HyperParameters):
         return super().get(name)
 
     def copy(self) -> TrialHyperParameters:
+        """The same values. As in KerasTuner, what only a copy is asked for is not searched."""
         twin = TrialHyperParameters(self._source)
-        twin.merge(self)
+        twin._is_copy = True
         twin.values = dict(self.values)
+        twin.merge(self)
         return twin
 
 
@@ -77,7 +88,8 @@ def _numeric(hyperparameter: Any) -> Parameter:
         last = int(low) + (int(high) - int(low)) // step * step
         return IntParameter(type="int", low=int(low), high=last, log=log, step=step)
     if step is not None:
-        high = low + step * math.floor((high - low) // step)
+        # Rounded, or Optuna would warn of an end that is a hair off its last step.
+        high = float(f"{low + step * math.floor((high - low) // step):.12g}")
     return FloatParameter(type="float", low=float(low), high=float(high), log=log, step=step)
 
 
@@ -91,7 +103,6 @@ def _steps(hyperparameter: Any, whole: bool) -> tuple[int | float, ...]:
 
 
 def _qualified(hyperparameter: Any) -> str:
-    """The same name may be declared again under another condition, with another range."""
     conditions = ",".join(
         f"{condition.name}={'|'.join(map(str, condition.values))}"
         for condition in hyperparameter.conditions

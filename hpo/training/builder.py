@@ -5,19 +5,25 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
 import keras
+import keras_tuner
 
 from hpo.data import DataSignature
 from hpo.errors import BuilderError
 from hpo.spec.models import ModelSpec
+
+_OURS = Path(__file__).parents[1]
+_COLOUR = re.compile("\x1b" + r"\[\d*m")
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,8 @@ class Builder:
 
     Attributes:
         name: As the study file says it.
-        source_hash: Of the module that it was loaded from.
+        source_hash: Of the module that the study file names and of the one that defines the
+            builder; not of what these import.
     """
 
     name: str
@@ -58,85 +65,132 @@ def load_builder(spec: ModelSpec, signature: DataSignature, project: Path) -> Bu
         BuilderError: It is not there, can't be imported, or wants parameters that nobody has.
     """
     module_name, _, name = spec.builder.partition(":")
-    module = _import(module_name, project)
+    module = _import(module_name, project.resolve())
     target = getattr(module, name, None)
     if target is None:
-        near = get_close_matches(name, dir(module), 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise BuilderError(f"the module {module_name} has no {name!r}{hint}")
-    offered = _offered(spec, signature)
-    build, accepted = _bind(target, spec.builder, offered)
-    _check_args(spec, accepted)
-    return Builder(spec.builder, _source_hash(module), build)
+        raise BuilderError(f"the module {module_name} has no {name!r}{_hint(name, dir(module))}")
+    build = _bind(target, spec, _facts(signature))
+    return Builder(spec.builder, _source_hash(module, target), build)
 
 
-def _import(name: str, project: Path) -> ModuleType:
-    folder = str(project.resolve())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+def describe(error: BaseException) -> str:
+    """An error that came out of the user's code: kind, message and the deepest line of that code.
+
+    Keras colours its messages for a terminal; the colours are taken out.
+    """
+    frames = [frame for frame in extract_tb(error.__traceback__) if _is_users(frame.filename)]
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {_COLOUR.sub('', str(error))}{place}"
+
+
+def _is_users(filename: str) -> bool:
+    file = Path(filename)
+    installed = "site-packages" in file.parts or file.is_relative_to(Path(inspect.__file__).parent)
+    return not (installed or file.is_relative_to(_OURS) or filename.startswith("<"))
+
+
+def _import(name: str, folder: Path) -> ModuleType:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise BuilderError(f"importing {name} failed: {error}") from error
-        raise BuilderError(
-            f"there is no module {name!r} in the project folder {folder}; expected the file "
-            f"{name.replace('.', '/')}.py there (choose another folder with --project)"
-        ) from None
-    except Exception as error:
-        raise BuilderError(
-            f"importing {name} failed with {type(error).__name__}: {error}"
-        ) from error
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            raise BuilderError(_no_module(name, folder)) from None
+        raise BuilderError(f"importing {name} failed with {describe(error)}") from error
 
 
-def _offered(spec: ModelSpec, signature: DataSignature) -> dict[str, Any]:
-    facts = {
+def _no_module(name: str, folder: Path) -> str:
+    file = folder.joinpath(*name.split(".")).with_suffix(".py")
+    siblings = [path.stem for path in file.parent.glob("*.py")]
+    return (
+        f"there is no module {name!r} in the project folder {folder}; expected the file "
+        f"{file.relative_to(folder)} there{_hint(file.stem, siblings)} "
+        "(choose another folder with --project)"
+    )
+
+
+def _hint(name: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _facts(signature: DataSignature) -> dict[str, Any]:
+    return {
         "input_shape": signature.input_shape,
         "num_classes": signature.num_classes,
         "num_outputs": signature.num_outputs,
         "class_names": signature.class_names,
         "task": signature.task,
     }
-    return facts | spec.args
 
 
-def _bind(
-    target: Any, name: str, offered: Mapping[str, Any]
-) -> tuple[Callable[[Any], Any], set[str]]:
-    """A callable of `hp` alone, and the names of the parameters that it could use."""
+def _bind(target: Any, spec: ModelSpec, facts: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """A callable of `hp` alone."""
     accepted: set[str] = set()
     if inspect.isclass(target):
-        kwargs = _pick(target, name, offered, skip=0)
-        accepted |= _names(target)
-        target = target(**kwargs)
+        if issubclass(target, keras.Model):
+            raise BuilderError(f"{spec.builder} is a model; expected a function that returns one")
+        kwargs = _pick(target, spec, facts, accepted)
+        target = _constructed(target, spec.builder, kwargs)
+    if not callable(getattr(target, "build", target)):
+        raise BuilderError(
+            f"{spec.builder} must be a function or a HyperModel, received {type(target).__name__}"
+        )
+    _refuse_own_fit(target, spec.builder)
+    kwargs = _pick(_declared_build(target), spec, facts, accepted, skip=1)
+    _check_args(spec, accepted)
     build = getattr(target, "build", target)
-    if not callable(build):
-        raise BuilderError(f"{name} must be a function or a HyperModel, received {target!r}")
-    kwargs = _pick(build, name, offered, skip=1)
-    return lambda hp: build(hp, **kwargs), accepted | _names(build)
+    return lambda hp: build(hp, **kwargs)
+
+
+def _constructed(kind: type, name: str, kwargs: dict[str, Any]) -> Any:
+    try:
+        return kind(**kwargs)
+    except Exception as error:
+        raise BuilderError(f"creating {name} failed with {describe(error)}") from error
+
+
+def _declared_build(target: Any) -> Callable[..., Any]:
+    """What the user wrote: KerasTuner puts a wrapper that takes anything before it."""
+    build: Callable[..., Any] = getattr(target, "build", target)
+    wrapped = getattr(target, "_build_wrapper", None)
+    return target._build if wrapped is not None and build == wrapped else build
+
+
+def _refuse_own_fit(target: Any, name: str) -> None:
+    fit = getattr(type(target), "fit", None)
+    if isinstance(target, keras_tuner.HyperModel) and fit is not keras_tuner.HyperModel.fit:
+        raise BuilderError(
+            f"{name} brings a `fit` of its own, which the trainer would not call; expected a "
+            "HyperModel with `build` alone: move what `fit` does into the model's `train_step`, "
+            "and batch size, epochs and callbacks into `space:` and `training:` of the study file"
+        )
 
 
 def _pick(
-    function: Callable[..., Any], name: str, offered: Mapping[str, Any], skip: int
+    function: Callable[..., Any],
+    spec: ModelSpec,
+    facts: Mapping[str, Any],
+    accepted: set[str],
+    skip: int = 0,
 ) -> dict[str, Any]:
+    """A value for each parameter after the first `skip`; adds the names to `accepted`."""
     parameters = list(inspect.signature(function).parameters.values())[skip:]
-    missing = [
-        p.name
-        for p in parameters
-        if p.default is p.empty
-        and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-        and p.name not in offered
-    ]
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    offered = {**facts, **spec.args}
+    missing = [p.name for p in named if p.default is p.empty and p.name not in offered]
     if missing:
         raise BuilderError(
-            f"the builder {name} wants {', '.join(missing)}, which is neither in model.args nor "
-            f"known of the data; known: {', '.join(sorted(offered))}"
+            f"the builder {spec.builder} wants {', '.join(missing)}, which is neither in "
+            f"model.args nor known of the data; known: {', '.join(sorted(offered))}"
         )
-    return {p.name: offered[p.name] for p in parameters if p.name in offered}
-
-
-def _names(function: Callable[..., Any]) -> set[str]:
-    return set(inspect.signature(function).parameters)
+    names = {p.name for p in named}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        names |= set(spec.args)
+    accepted |= names
+    return {name: value for name, value in offered.items() if name in names}
 
 
 def _check_args(spec: ModelSpec, accepted: set[str]) -> None:
@@ -144,11 +198,15 @@ def _check_args(spec: ModelSpec, accepted: set[str]) -> None:
     if unknown:
         raise BuilderError(
             f"model.args: the builder {spec.builder} takes no {', '.join(unknown)}; "
-            f"it takes: {', '.join(sorted(accepted - {'hp', 'self'})) or 'nothing'}"
+            f"it takes: {', '.join(sorted(accepted)) or 'nothing'}"
         )
 
 
-def _source_hash(module: ModuleType) -> str:
-    file = inspect.getsourcefile(module)
-    content = Path(file).read_bytes() if file else module.__name__.encode()
-    return hashlib.sha256(content).hexdigest()[:16]
+def _source_hash(module: ModuleType, target: Any) -> str:
+    definition = target if inspect.isfunction(target) or inspect.isclass(target) else type(target)
+    homes = dict.fromkeys([module, inspect.getmodule(definition) or module])
+    digest = hashlib.sha256()
+    for home in homes:
+        file = getattr(home, "__file__", None)
+        digest.update(Path(file).read_bytes() if file else home.__name__.encode())
+    return digest.hexdigest()[:16]

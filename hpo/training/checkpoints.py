@@ -11,6 +11,7 @@ import json
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_NAME = re.compile(r"epoch-(\d+)\.(\d+)\.npz")
+_NAME = re.compile(r"epoch-(\d+)\.(\d+)\.(npz|tmp)")
+
+# What reading a damaged file raises, by the place of the damage.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    LookupError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,59 +78,67 @@ class CheckpointFolder:
         arrays["meta"] = np.array(json.dumps(meta | {"progress": progress}))
         path = self.path(epoch)
         temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            with temporary.open("wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
         return path
 
     def path(self, epoch: int) -> Path:
-        return self.folder / f"epoch-{epoch:05d}.{self.token}.npz"
+        return _path(self.folder, epoch, self.token)
 
     def keep_only(self, epochs: set[int]) -> None:
         """Removes every other checkpoint of this lease and the ones before it."""
         for token, epoch, path in self._files():
-            if token < self.token or (token == self.token and epoch not in epochs):
+            kept = token == self.token and epoch in epochs and path.suffix == ".npz"
+            if token <= self.token and not kept:
                 path.unlink(missing_ok=True)
 
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint that can be read; damaged ones are passed over.
 
-        It is written again under this lease's token, and so is the best one that it refers to:
-        the lease before may still be deleting files.
+        The best one that it refers to is written again under this lease's token: the lease before
+        may still be deleting files.
         """
-        for _token, _epoch, path in sorted(self._files(), reverse=True):
+        files = (file for file in self._files() if file[2].suffix == ".npz")
+        for token, _epoch, path in sorted(files, reverse=True):
             checkpoint = load_checkpoint(path)
-            if checkpoint is not None and self._adopt_best(path, checkpoint):
+            if checkpoint is not None and self._adopt_best(checkpoint, token):
                 return checkpoint
         return None
 
-    def _adopt_best(self, path: Path, checkpoint: Checkpoint) -> bool:
-        best = checkpoint.progress.get("best_epoch")
-        if best is None:
+    def _adopt_best(self, checkpoint: Checkpoint, token: int) -> bool:
+        epoch = checkpoint.progress.get("best_epoch")
+        if epoch is None:
             return True
-        source = path.with_name(path.name.replace(f"{checkpoint.epoch:05d}", f"{best:05d}", 1))
-        if source == self.path(best):
-            return source.exists()
-        content = load_checkpoint(source)
-        if content is None:
+        best = load_checkpoint(_path(self.folder, epoch, token))
+        if best is None:
             return False
-        self.save(content.epoch, content.weights, content.optimizer, content.progress)
+        if token != self.token:
+            self.save(best.epoch, best.weights, best.optimizer, best.progress)
         return True
 
     def _files(self) -> list[tuple[int, int, Path]]:
-        """(token, epoch, path) of every checkpoint."""
+        """(token, epoch, path) of every checkpoint, and of what a killed writer left behind."""
         if not self.folder.is_dir():
             return []
         matches = [(_NAME.fullmatch(path.name), path) for path in self.folder.iterdir()]
         return [(int(m[2]), int(m[1]), path) for m, path in matches if m is not None]
 
 
+def _path(folder: Path, epoch: int, token: int) -> Path:
+    return folder / f"epoch-{epoch:05d}.{token}.npz"
+
+
 def load_checkpoint(path: Path) -> Checkpoint | None:
     """The checkpoint in a file, or None when it is missing or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # np.load leaves a file open that it can't read, unless someone else opened it.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             meta = json.loads(str(arrays["meta"]))
             return Checkpoint(
                 epoch=meta["epoch"],
@@ -126,5 +146,5 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
                 optimizer=[arrays[f"o{index}"] for index in range(meta["optimizer"])],
                 progress=meta["progress"],
             )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except _DAMAGE:
         return None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from difflib import get_close_matches
+from types import ModuleType
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -12,9 +15,26 @@ from numpy.typing import NDArray
 from hpo.data import DataSignature
 from hpo.errors import BuilderError, UsageError
 from hpo.space import Values
-from hpo.spec.models import TRAINING_PARAMETERS, Scalar, Training
+from hpo.spec.models import TRAINING_PARAMETERS, OptimizerName, Scalar, Training
 
-_ONE_HOT_LOSSES = ("categorical_crossentropy", "categorical_focal_crossentropy")
+# What a model that its builder has compiled takes out of the trainer's hands.
+COMPILED_IN = ("label_smoothing", "learning_rate", "momentum", "optimizer", "weight_decay")
+
+_SMOOTHED = (
+    keras.losses.BinaryCrossentropy,
+    keras.losses.BinaryFocalCrossentropy,
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+)
+
+
+class SettingError(UsageError):
+    """An entry of the study file's `training:` can't be used; `entry` is its key there."""
+
+    def __init__(self, entry: str, message: str) -> None:
+        self.entry = entry
+        self.message = message
+        super().__init__(f"training.{entry}: {message}")
 
 
 @dataclass(frozen=True)
@@ -46,21 +66,18 @@ def compile_model(
     """Compiles an uncompiled model; one that its builder compiled is left as it is.
 
     Raises:
-        UsageError: Keras does not know the loss or a metric of the study file.
+        SettingError: Keras does not know the optimizer, the loss or a metric.
     """
     if model.compiled:
         return
-    try:
-        model.compile(
-            optimizer=make_optimizer(settings),
-            loss=training.loss or _loss(signature, settings),
-            metrics=list(training.metrics) if training.metrics else _metrics(signature),
-        )
-        # Keras looks names up when the first batch arrives; look now, for a clear message.
-        for metric in training.metrics or ():
-            keras.metrics.get(metric)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"training: Keras does not accept the loss or a metric: {error}") from None
+    # Keras looks names up when the first batch arrives; look now, for a clear message.
+    for metric in training.metrics or ():
+        _look_up("metrics", metric, keras.metrics)
+    model.compile(
+        optimizer=make_optimizer(settings),
+        loss=_loss(training.loss, signature, settings.label_smoothing),
+        metrics=list(training.metrics) if training.metrics else _metrics(signature),
+    )
 
 
 def make_optimizer(settings: Settings) -> keras.Optimizer:
@@ -75,11 +92,18 @@ def make_optimizer(settings: Settings) -> keras.Optimizer:
         return keras.optimizers.RMSprop(momentum=settings.momentum, **common)
     if settings.optimizer == "adamw":
         return keras.optimizers.AdamW(**(common | {"weight_decay": settings.weight_decay}))
-    return keras.optimizers.Adam(**common)
+    if settings.optimizer == "adam":
+        return keras.optimizers.Adam(**common)
+    # The study file's choices are checked; a builder may declare others.
+    known = ", ".join(get_args(OptimizerName))
+    raise SettingError("optimizer", f"expected one of {known}, received {settings.optimizer!r}")
 
 
-def _loss(signature: DataSignature, settings: Settings) -> Any:
-    smoothing = settings.label_smoothing
+def _loss(name: str | None, signature: DataSignature, smoothing: float) -> Any:
+    if smoothing and signature.task == "regression":
+        raise SettingError("label_smoothing", "it smooths classes, but the task is regression")
+    if name is not None:
+        return _named_loss(name, smoothing)
     if signature.task == "binary":
         return keras.losses.BinaryCrossentropy(label_smoothing=smoothing)
     if signature.task == "regression":
@@ -89,19 +113,71 @@ def _loss(signature: DataSignature, settings: Settings) -> Any:
     return keras.losses.SparseCategoricalCrossentropy()
 
 
+def _named_loss(name: str, smoothing: float) -> Any:
+    loss = _look_up("loss", name, keras.losses)
+    if not smoothing:
+        return loss
+    for kind in _SMOOTHED:
+        if _function(loss) is kind().fn:
+            return kind(label_smoothing=smoothing)
+    known = ", ".join(kind().name for kind in _SMOOTHED)
+    raise SettingError(
+        "label_smoothing", f"it goes with one of the losses {known}, received {name!r}"
+    )
+
+
+def _look_up(entry: str, name: str, module: ModuleType) -> Any:
+    try:
+        return module.get(name)
+    except (ValueError, TypeError):
+        near = get_close_matches(name, dir(module), 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise SettingError(entry, f"Keras knows no {name!r}{hint}") from None
+
+
+def _function(loss: Any) -> Any:
+    """The function inside one of Keras's losses; anything else as it is."""
+    return getattr(loss, "fn", loss)
+
+
 def _metrics(signature: DataSignature) -> list[Any]:
     if signature.task == "regression":
         return ["mae", keras.metrics.R2Score(name="r2_score")]
     return ["accuracy"]
 
 
-def wants_one_hot(model: keras.Model) -> bool:
-    """Whether the model's loss compares with one column a class instead of a class number."""
+def loss_of(model: keras.Model) -> Callable[..., Any] | None:
+    """The function of the model's only loss, None when it has none or several."""
     loss = model.loss
-    if isinstance(loss, str):
-        return loss in _ONE_HOT_LOSSES
-    kinds = (keras.losses.CategoricalCrossentropy, keras.losses.CategoricalFocalCrossentropy)
-    return isinstance(loss, kinds)
+    if isinstance(loss, dict):
+        loss = list(loss.values())
+    if isinstance(loss, list | tuple):
+        loss = loss[0] if len(loss) == 1 else None
+    function: Callable[..., Any] | None = _function(keras.losses.get(loss))
+    return function
+
+
+def wants_one_hot(model: keras.Model) -> bool:
+    """Whether the model's loss compares with one column a class instead of a class number.
+
+    Of Keras's own losses only the sparse one takes class numbers; a loss of the user's own gets
+    them, and so does a `train_step` without a loss.
+    """
+    loss = loss_of(model)
+    if loss is None or not str(getattr(loss, "__module__", "")).startswith("keras."):
+        return False
+    return loss is not keras.losses.sparse_categorical_crossentropy
+
+
+def wants_probabilities(model: keras.Model) -> bool:
+    """Whether the model's loss is a crossentropy of probabilities, not of logits."""
+    loss = loss_of(model)
+    return "crossentropy" in str(getattr(loss, "__name__", "")) and not has_logits(model)
+
+
+def has_logits(model: keras.Model) -> bool:
+    """Whether the model is trained to put out logits."""
+    return bool(getattr(model.loss, "from_logits", False))
 
 
 def targets_for(model: keras.Model, y: NDArray[Any], signature: DataSignature) -> NDArray[Any]:
@@ -124,7 +200,7 @@ def class_weights(
     if training.class_weight is None:
         return None
     if signature.class_names is None or signature.class_counts is None:
-        raise UsageError("training.class_weight: it weighs classes, but the task is regression")
+        raise SettingError("class_weight", "it weighs classes, but the task is regression")
     names = signature.class_names
     if training.class_weight == "balanced":
         counts = np.maximum(np.asarray(signature.class_counts, np.float64), 1)
@@ -132,20 +208,20 @@ def class_weights(
     else:
         unknown = sorted(set(training.class_weight) - set(names))
         if unknown:
-            raise UsageError(
-                f"training.class_weight: the data has no class {', '.join(unknown)}; "
-                f"its classes are {', '.join(names)}"
+            raise SettingError(
+                "class_weight",
+                f"the data has no class {', '.join(unknown)}; its classes are {', '.join(names)}",
             )
         weights = np.asarray([training.class_weight.get(name, 1.0) for name in names])
     return np.asarray(weights[y], np.float32)
 
 
-def check_output(model: keras.Model, signature: DataSignature, builder: str) -> None:
-    """Raises BuilderError when the model's output can't belong to the task."""
-    shape = tuple(model.output_shape)
+def check_output(outputs: Any, signature: DataSignature, builder: str) -> None:
+    """Raises BuilderError when a model's output for some rows can't belong to the task."""
+    shapes = keras.tree.map_structure(lambda output: (None, *output.shape[1:]), outputs)
     expected = (None, signature.num_outputs)
-    if shape != expected:
+    if shapes != expected:
         raise BuilderError(
-            f"the model of {builder} puts out {shape}, expected {expected} for a "
+            f"the model of {builder} puts out {shapes}, expected {expected} for a "
             f"{signature.task} task with {signature.num_outputs} outputs"
         )

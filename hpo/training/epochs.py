@@ -8,22 +8,27 @@ model is small. Here the data lies on the device, and one `tf.function` loops ov
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.random.seed_generator import global_seed_generator
 from numpy.typing import NDArray
 
+_Arrays = tuple[NDArray[Any], ...]
 _Epoch = Callable[[Any], dict[str, Any]]
 
-# Large enough that a validation part mostly is one batch, small enough for any device.
-_EVALUATION_BATCH = 2048
+# An evaluation batch has so many rows, or so many numbers where a row is large.
+_EVALUATION_ROWS = 2048
+_EVALUATION_NUMBERS = 2**20
 
 
 class EpochRunner:
     """Trains and evaluates a compiled model on data that fits in memory.
+
+    What an epoch reports is what the history of `model.fit` has, without what is no single number.
 
     Args:
         model: Compiled; its optimizer and metrics are built here, so that tracing happens once.
@@ -33,20 +38,12 @@ class EpochRunner:
     """
 
     def __init__(
-        self,
-        model: keras.Model,
-        train: tuple[NDArray[Any], ...],
-        validation: tuple[NDArray[Any], ...],
-        batch_size: int,
+        self, model: keras.Model, train: _Arrays, validation: _Arrays, batch_size: int
     ) -> None:
         self._model = model
-        self._rows = len(train[0])
-        self._validation_order = np.arange(len(validation[0]), dtype=np.int32)
-        _build(model, train, min(batch_size, self._rows))
-        self._train = _epoch_function(model.train_step, train, batch_size, model.jit_compile)
-        self._evaluate = _epoch_function(
-            model.test_step, validation, _EVALUATION_BATCH, model.jit_compile
-        )
+        _build(model, train, batch_size)
+        self._train = _epoch_function(model, model.train_step, train, batch_size)
+        self._evaluate = _evaluation(model, validation, batch_size)
 
     def train(self, order: NDArray[np.int32]) -> dict[str, float]:
         """Trains one epoch on the rows in `order`; the metrics at its end, by name."""
@@ -55,9 +52,13 @@ class EpochRunner:
 
     def evaluate(self) -> dict[str, float]:
         """The metrics over the validation part, their names with `val_` before them."""
-        self._model.reset_metrics()
-        logs = _floats(self._evaluate(tf.constant(self._validation_order)))
-        return {f"val_{name}": value for name, value in logs.items()}
+        return {f"val_{name}": value for name, value in self._evaluate().items()}
+
+
+def evaluate(model: keras.Model, rows: _Arrays, batch_size: int) -> dict[str, float]:
+    """The metrics over `(x, y)`, as an EpochRunner finds them for the validation part."""
+    _build(model, rows, batch_size)
+    return _evaluation(model, rows, batch_size)()
 
 
 def epoch_order(seed: int, epoch: int, rows: int) -> NDArray[np.int32]:
@@ -68,9 +69,10 @@ def epoch_order(seed: int, epoch: int, rows: int) -> NDArray[np.int32]:
 def seed_epoch(model: keras.Model, seed: int, epoch: int) -> None:
     """Sets every random layer (dropout, noise, ...) for one epoch.
 
-    A trial that another worker takes over at this epoch then draws the same numbers.
+    A trial that another worker takes over at this epoch then draws the same numbers. Layers that
+    draw with `tf.random` instead of `keras.random` are out of reach.
     """
-    for index, generator in enumerate(_seed_generators(model)):
+    for index, generator in enumerate([*_seed_generators(model), global_seed_generator()]):
         state = np.random.SeedSequence([seed, epoch, index]).generate_state(2)
         generator.state.assign(state.astype(generator.state.dtype))
 
@@ -83,40 +85,55 @@ def _seed_generators(model: keras.Model) -> list[Any]:
     return list(found.values())
 
 
-def _build(model: keras.Model, train: tuple[NDArray[Any], ...], batch_size: int) -> None:
-    batch = tuple(tf.constant(array[:batch_size]) for array in train)
-    model._symbolic_build(data_batch=batch)
+def _build(model: keras.Model, rows: _Arrays, batch_size: int) -> None:
+    model._symbolic_build(data_batch=tuple(tf.constant(array[:batch_size]) for array in rows))
+
+
+def _evaluation(
+    model: keras.Model, rows: _Arrays, batch_size: int
+) -> Callable[[], dict[str, float]]:
+    order = tf.range(len(rows[0]), dtype=tf.int32)
+    run = _epoch_function(model, model.test_step, rows, _evaluation_batch(rows[0], batch_size))
+
+    def evaluate_all() -> dict[str, float]:
+        model.reset_metrics()
+        return _floats(run(order))
+
+    return evaluate_all
+
+
+def _evaluation_batch(x: NDArray[Any], batch_size: int) -> int:
+    """Large where rows are small; the training batch fits in memory in any case."""
+    numbers = math.prod(x.shape[1:])
+    return max(batch_size, min(_EVALUATION_ROWS, _EVALUATION_NUMBERS // numbers))
 
 
 def _epoch_function(
-    step: Callable[[Any], dict[str, Any]],
-    arrays: tuple[NDArray[Any], ...],
-    batch_size: int,
-    jit_compile: bool,
+    model: keras.Model, step: Callable[[Any], Any], arrays: _Arrays, batch_size: int
 ) -> _Epoch:
     rows = len(arrays[0])
     steps = math.ceil(rows / batch_size)
     tensors = [tf.constant(array) for array in arrays]
 
-    def one_batch(chosen: tf.Tensor) -> Any:
-        return step(tuple(tf.gather(tensor, chosen) for tensor in tensors))
+    def one_batch(chosen: tf.Tensor) -> dict[str, tf.Tensor]:
+        return _numbers(step(tuple(tf.gather(tensor, chosen) for tensor in tensors)))
 
     # A function of its own, so that the loop knows what a step returns before it runs one.
     traced = tf.function(
         one_batch,
         input_signature=[tf.TensorSpec([None], tf.int32)],
         autograph=False,
-        jit_compile=jit_compile or None,
+        jit_compile=model.jit_compile or None,
     ).get_concrete_function()
 
-    def all_batches(order: tf.Tensor) -> Any:
-        def at(index: tf.Tensor) -> Any:
+    def all_batches(order: tf.Tensor) -> dict[str, tf.Tensor]:
+        def at(index: tf.Tensor) -> dict[str, tf.Tensor]:
             start = index * batch_size
-            return traced(order[start : tf.minimum(start + batch_size, rows)])
+            logs: dict[str, tf.Tensor] = traced(order[start : tf.minimum(start + batch_size, rows)])
+            return logs
 
-        no_logs = {
-            name: tf.zeros(log.shape, log.dtype) for name, log in traced.structured_outputs.items()
-        }
+        outputs = traced.structured_outputs
+        no_logs = {name: tf.zeros([], log.dtype) for name, log in outputs.items()}
         _, logs = tf.while_loop(
             lambda index, _: index < steps,
             lambda index, _: (index + 1, at(index)),
@@ -124,11 +141,26 @@ def _epoch_function(
             # Steps depend on each other through the weights; running ahead only costs memory.
             parallel_iterations=1,
         )
-        return logs
+        # As in `fit`: a step's own logs stand only where they are not the model's metrics.
+        return _numbers(model._get_metrics_result_or_logs(logs))
 
-    signature = [tf.TensorSpec([rows], tf.int32)]
-    epoch: _Epoch = tf.function(all_batches, input_signature=signature, autograph=False)
+    epoch: _Epoch = tf.function(
+        all_batches, input_signature=[tf.TensorSpec([rows], tf.int32)], autograph=False
+    ).get_concrete_function()
     return epoch
+
+
+def _numbers(logs: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+    """The logs that are single numbers; logs within logs are taken out, as `fit` does."""
+    found: dict[str, tf.Tensor] = {}
+    for name, value in logs.items():
+        if isinstance(value, Mapping):
+            found |= _numbers(value)
+            continue
+        tensor = tf.convert_to_tensor(value)
+        if tensor.shape.num_elements() == 1:
+            found[name] = tf.reshape(tensor, [])
+    return found
 
 
 def _floats(logs: dict[str, tf.Tensor]) -> dict[str, float]:

@@ -1,13 +1,15 @@
 """Everything that can be wrong with a study, found before it exists.
 
 The builder is tried with the lowest values of its parameters and, while names of the study file's
-space have not been asked for, with others. The first model takes one training step and one test
-step, so a wrong output, loss or metric shows here and not in the first trial.
+space have not been asked for, with others. The first model is trained and evaluated on a few rows,
+so a wrong output, loss or metric shows here and not in the first trial.
 """
 
 from __future__ import annotations
 
 import random
+import tempfile
+from dataclasses import replace
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
@@ -15,9 +17,8 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from hpo.data import DataSignature
+from hpo.data import DataSignature, Part, SearchData
 from hpo.errors import BuilderError, HpoError
 from hpo.space import SpaceError, Suggest
 from hpo.spec import StudySpec
@@ -29,34 +30,39 @@ from hpo.spec.models import (
     Parameter,
     Scalar,
 )
-from hpo.training.compiling import check_output, class_weights, targets_for
+from hpo.training.builder import describe
+from hpo.training.compiling import SettingError, check_output, wants_probabilities
 from hpo.training.findings import Preflight, StudyProblem
-from hpo.training.trial import Bench, TrialModel, build_model, prepare
+from hpo.training.trial import Bench, TrialModel, build_model, make_runner, prepare
 
 _PROBES = 12
+_ROWS = 8
 
 
 def check_study(spec: StudySpec, project: Path) -> Preflight:
     """Opens the data, builds models, takes a step.
 
+    What is wrong with single entries of the study file is in `problems`.
+
     Raises:
-        DataError, BuilderError: The study can't be trained at all. What is wrong with single
-            entries of the study file is in `problems`.
+        DataError, BuilderError: The study can't be trained at all.
     """
     bench = prepare(spec, project)
     problems: list[StudyProblem] = []
     metrics: tuple[str, ...] = ()
+    parameters: dict[str, Parameter] = {}
     try:
-        class_weights(spec.training, bench.data.train.y, bench.data.signature)
         first = _build(bench, _lowest)
-        metrics = _one_step(bench, first)
+        problems += _without_effect(bench, first)
+        metrics = _one_epoch(bench, first)
+        _check_savable(bench, first)
+        problems += _check_metric(spec, metrics)
         parameters, asked = _ask_around(bench, first)
         problems += _never_asked(spec, parameters, asked)
     except SpaceError as error:
-        parameters = {}
         problems.append(StudyProblem(("space", error.entry), str(error)))
-    if metrics:
-        problems += _check_metric(spec, metrics)
+    except SettingError as error:
+        problems.append(StudyProblem(("training", error.entry), error.message))
     return Preflight(
         signature=bench.data.signature,
         builder_hash=bench.builder.source_hash,
@@ -74,55 +80,70 @@ def _build(bench: Bench, suggest: Suggest) -> TrialModel:
     except HpoError:
         raise
     except Exception as error:
-        where = _last_line(error)
         raise BuilderError(
-            f"the builder {bench.spec.model.builder} raised {type(error).__name__}: {error}{where}"
+            f"the builder {bench.spec.model.builder} raised {describe(error)}"
         ) from error
 
 
-def _last_line(error: BaseException) -> str:
-    trace = error.__traceback__
-    if trace is None:
-        return ""
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    return f" ({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})"
-
-
-def _one_step(bench: Bench, built: TrialModel) -> tuple[str, ...]:
+def _one_epoch(bench: Bench, built: TrialModel) -> tuple[str, ...]:
     """The names that an epoch reports, found by training on a few rows."""
-    model, signature = built.model, bench.data.signature
-    name = bench.spec.model.builder
-    check_output(model, signature, name)
-    part = bench.data.train
-    x = tf.constant(part.x[:8])
-    y = tf.constant(targets_for(model, part.y[:8], signature))
-    _check_probabilities(model, x, signature, name)
+    name, signature = bench.spec.model.builder, bench.data.signature
+    few = Bench(bench.spec, _few_rows(bench.data), bench.builder)
     try:
-        trained = model.train_step((x, y))
-        tested = model.test_step((x, y))
+        outputs = built.model(few.data.train.x, training=False)
+        check_output(outputs, signature, name)
+        _check_probabilities(built.model, outputs, signature, name)
+        runner = make_runner(few, built)
+        order = np.arange(len(few.data.train.x), dtype=np.int32)
+        return (*runner.train(order), *runner.evaluate())
+    except HpoError:
+        raise
     except Exception as error:
         raise BuilderError(
-            f"the model of {name} can't be trained on this data: {type(error).__name__}: {error}"
+            f"the model of {name} can't be trained on this data: {describe(error)}"
         ) from error
-    return (*trained, *(f"val_{name}" for name in tested))
+
+
+def _check_savable(bench: Bench, built: TrialModel) -> None:
+    """Finds out now what would spoil the export of the best model at the end."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            built.model.save(Path(folder) / "model.keras")
+    except Exception as error:
+        raise BuilderError(
+            f"Keras can't save the model of {bench.spec.model.builder}: {describe(error)}"
+        ) from error
+
+
+def _few_rows(data: SearchData) -> SearchData:
+    train, validation = (
+        Part(part.x[:_ROWS], part.y[:_ROWS]) for part in (data.train, data.validation)
+    )
+    return replace(data, train=train, validation=validation)
 
 
 def _check_probabilities(
-    model: keras.Model, x: tf.Tensor, signature: DataSignature, name: str
+    model: keras.Model, outputs: Any, signature: DataSignature, name: str
 ) -> None:
-    loss = model.loss
-    if signature.task == "regression" or getattr(loss, "from_logits", False):
+    if signature.task == "regression" or not wants_probabilities(model):
         return
-    outputs = np.asarray(model(x, training=False), np.float64)
-    sums_up = signature.task == "binary" or np.allclose(outputs.sum(axis=-1), 1, atol=1e-2)
-    if outputs.min() < 0 or outputs.max() > 1 + 1e-5 or not sums_up:
+    shares = np.asarray(outputs, np.float64)
+    sums_up = signature.task == "binary" or np.allclose(shares.sum(axis=-1), 1, atol=1e-2)
+    if shares.min() < 0 or shares.max() > 1 + 1e-5 or not sums_up:
         head = "sigmoid" if signature.task == "binary" else "softmax"
         raise BuilderError(
             f"the model of {name} must put out probabilities for a {signature.task} task, "
-            f"received values from {outputs.min():.3g} to {outputs.max():.3g}; "
-            f"end it with activation={head!r}"
+            f"received values from {shares.min():.3g} to {shares.max():.3g}; "
+            f"end it with activation={head!r}, or compile it with a loss that has from_logits=True"
         )
+
+
+def _without_effect(bench: Bench, first: TrialModel) -> list[StudyProblem]:
+    words = (
+        f"the builder {bench.spec.model.builder} compiles its model and does not ask for {{!r}}, "
+        "so it would change nothing; return the model uncompiled, or read it with hp.get"
+    )
+    return [StudyProblem(("space", name), words.format(name)) for name in sorted(first.unused)]
 
 
 def _ask_around(bench: Bench, first: TrialModel) -> tuple[dict[str, Parameter], set[str]]:
@@ -145,7 +166,8 @@ def _never_asked(
     for name in spec.space:
         if name in asked:
             continue
-        known = sorted({*parameters, *TRAINING_PARAMETERS})
+        plain = {each.partition("[")[0] for each in parameters}
+        known = sorted({*plain, *TRAINING_PARAMETERS})
         near = get_close_matches(name, known, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"it asks for: {', '.join(known)}"
         words = f"the builder {spec.model.builder} never asks for {name!r}; {hint}"

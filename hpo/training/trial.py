@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.data import SearchData, open_search_data
-from hpo.space import Values
+from hpo.errors import BuilderError
+from hpo.space import Suggest, Values
 from hpo.space.hyperparameters import TrialHyperParameters
 from hpo.spec import StudySpec
 from hpo.spec.models import PlateauSchedule
@@ -20,6 +21,7 @@ from hpo.training.builder import Builder, load_builder
 from hpo.training.channel import Begun, Channel, TrialTask
 from hpo.training.checkpoints import Checkpoint, CheckpointFolder
 from hpo.training.compiling import (
+    COMPILED_IN,
     Settings,
     class_weights,
     compile_model,
@@ -42,11 +44,17 @@ class Bench:
 
 @dataclass(frozen=True, eq=False)
 class TrialModel:
-    """A built and compiled model with the values that it was built from."""
+    """A built and compiled model with the values that it was built from.
+
+    Attributes:
+        unused: Entries of the study file's space that change nothing, because the builder compiles
+            its model and does not ask for them.
+    """
 
     model: keras.Model
     values: Values
     settings: Settings
+    unused: frozenset[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,23 +76,25 @@ def prepare(spec: StudySpec, project: Path) -> Bench:
     return Bench(spec, data, load_builder(spec.model, data.signature, project))
 
 
-def build_model(bench: Bench, channel_suggest: Any, seed: int) -> TrialModel:
+def build_model(bench: Bench, suggest: Suggest, seed: int) -> TrialModel:
     """A new, compiled model; equal seeds and values give equal weights."""
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     training = bench.spec.training
-    values = Values(bench.spec.space, training_defaults(training), channel_suggest)
+    values = Values(bench.spec.space, training_defaults(training), suggest)
     model = bench.builder.build(TrialHyperParameters(values))
+    idle = set(COMPILED_IN) - set(values.taken) if model.compiled else set()
     settings = settle(values)
     compile_model(model, settings, training, bench.data.signature)
-    return TrialModel(model, values, settings)
+    return TrialModel(model, values, settings, frozenset(idle & set(bench.spec.space)))
 
 
 def run_trial(bench: Bench, task: TrialTask, channel: Channel) -> TrialEnd:
     """Runs a trial from its last checkpoint, or from the start, to its end.
 
     Raises:
-        TrialDiverged: The loss or the objective became NaN or infinite.
+        DivergedError: The loss or the objective became NaN or infinite.
+        BuilderError: The builder makes another model than the one that the checkpoint is of.
         Exception: Whatever the builder or the training raised.
     """
     built = build_model(bench, channel.suggest, task.seed)
@@ -112,8 +122,13 @@ class _Run:
 
     def restore(self) -> None:
         checkpoint = self._checkpoints.latest()
-        if checkpoint is None or not _fits(self._model, checkpoint):
+        if checkpoint is None:
             return
+        if not _fits(self._model, checkpoint):
+            raise BuilderError(
+                f"trial {self._task.number} can't go on from epoch {checkpoint.epoch}: the builder "
+                "makes another model than before; has it changed since the trial began?"
+            )
         for variable, value in zip(self._model.weights, checkpoint.weights, strict=True):
             variable.assign(value)
         variables = self._model.optimizer.variables
@@ -136,7 +151,9 @@ class _Run:
         while not self._ended and self.progress.epoch < self._settings.epochs:
             value = self._train_epoch()
             self._save()
-            if channel.report(self.progress.epoch, value):
+            # The study knows epochs that are trained again because their checkpoint was damaged.
+            known = self.progress.epoch <= self._task.reported
+            if not known and channel.report(self.progress.epoch, value):
                 return True
         return False
 
@@ -204,9 +221,12 @@ def _fits(model: keras.Model, checkpoint: Checkpoint) -> bool:
 
 def _base_rate(model: keras.Model) -> float | None:
     """The learning rate, or None when the builder's own schedule drives it."""
-    if isinstance(model.optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+    optimizer = model.optimizer
+    # Mixed precision wraps the optimizer.
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
         return None
-    return float(model.optimizer.learning_rate)
+    return float(optimizer.learning_rate)
 
 
 def _device() -> str:

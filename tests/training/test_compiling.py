@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from hpo.data import DataSignature
+from hpo.errors import BuilderError
+from hpo.spec.models import Training
+from hpo.training.compiling import (
+    SettingError,
+    Settings,
+    check_output,
+    class_weights,
+    compile_model,
+    make_optimizer,
+    targets_for,
+)
+
+pytestmark = pytest.mark.keras
+
+SETTINGS = Settings(
+    epochs=2,
+    batch_size=32,
+    optimizer="adam",
+    learning_rate=0.25,
+    momentum=0.5,
+    weight_decay=0.0,
+    label_smoothing=0.0,
+)
+THREE = DataSignature("multiclass", (4,), 3, 3, ("a", "b", "c"), (4, 1, 1), (2, 1, 1), "")
+TWO = DataSignature("binary", (4,), 2, 1, ("no", "yes"), (4, 1, 1), (3, 1), "")
+VALUES = DataSignature("regression", (4,), None, 2, None, (4, 1, 1), None, "")
+
+
+def model_for(signature: DataSignature) -> Any:
+    layers = [keras.Input((4,)), keras.layers.Dense(signature.num_outputs, "sigmoid")]
+    return keras.Sequential(layers)
+
+
+def compiled(signature: DataSignature, training: Any = None, **settings: Any) -> Any:
+    model = model_for(signature)
+    compile_model(model, replace(SETTINGS, **settings), Training(**(training or {})), signature)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("sgd", keras.optimizers.SGD),
+        ("rmsprop", keras.optimizers.RMSprop),
+        ("adam", keras.optimizers.Adam),
+        ("adamw", keras.optimizers.AdamW),
+    ],
+)
+@pytest.mark.parametrize("decay", [0.0, 0.125])
+def test_optimizers(name: str, kind: type, decay: float) -> None:
+    optimizer = make_optimizer(replace(SETTINGS, optimizer=name, weight_decay=decay))
+    assert type(optimizer) is kind
+    assert float(optimizer.learning_rate) == 0.25
+    assert (optimizer.weight_decay or 0.0) == decay
+    if name in ("sgd", "rmsprop"):
+        assert optimizer.momentum == 0.5
+
+
+def test_an_optimizer_that_only_a_builder_offers() -> None:
+    with pytest.raises(SettingError, match=r"expected one of sgd, adam, adamw, rmsprop, .*'lion'"):
+        make_optimizer(replace(SETTINGS, optimizer="lion"))
+
+
+@pytest.mark.parametrize(
+    ("signature", "loss", "metrics"),
+    [
+        (THREE, "SparseCategoricalCrossentropy", ["accuracy"]),
+        (TWO, "BinaryCrossentropy", ["accuracy"]),
+        (VALUES, "MeanSquaredError", ["mae", "r2_score"]),
+    ],
+)
+def test_loss_and_metrics_by_task(signature: DataSignature, loss: str, metrics: list[str]) -> None:
+    model = compiled(signature)
+    assert type(model.loss).__name__ == loss
+    y = targets_for(model, np.zeros((5, 2)) if signature is VALUES else np.arange(5) % 2, signature)
+    logs = model.evaluate(np.zeros((5, 4)), y, verbose=0, return_dict=True)
+    assert sorted(logs) == sorted(["loss", *metrics])
+
+
+def test_label_smoothing() -> None:
+    for signature, training in (
+        (TWO, {}),
+        (THREE, {}),
+        (THREE, {"loss": "CategoricalCrossentropy"}),
+    ):
+        loss = compiled(signature, training, label_smoothing=0.25).loss
+        assert loss.label_smoothing == 0.25
+    focal = compiled(THREE, {"loss": "categorical_focal_crossentropy"}, label_smoothing=0.25)
+    assert type(focal.loss) is keras.losses.CategoricalFocalCrossentropy
+
+
+def test_label_smoothing_that_would_change_nothing() -> None:
+    with pytest.raises(SettingError, match=r"label_smoothing: it goes with .*received 'mse'"):
+        compiled(THREE, {"loss": "mse"}, label_smoothing=0.1)
+    with pytest.raises(SettingError, match=r"label_smoothing: .* the task is regression"):
+        compiled(VALUES, label_smoothing=0.1)
+
+
+def test_names_that_keras_does_not_know() -> None:
+    with pytest.raises(SettingError, match=r"training.loss: .* did you mean 'categorical_cross"):
+        compiled(THREE, {"loss": "categorical_crosentropy"})
+    with pytest.raises(SettingError, match=r"training.metrics: .*'recal'; did you mean"):
+        compiled(TWO, {"metrics": ["accuracy", "recal"]})
+
+
+def test_a_compiled_model_is_left_as_it_is() -> None:
+    model = model_for(THREE)
+    model.compile(optimizer := keras.optimizers.SGD(0.5), "hinge")
+    compile_model(model, SETTINGS, Training(loss="mse"), THREE)
+    assert (model.optimizer, model.loss) == (optimizer, "hinge")
+
+
+def own_loss(y_true: Any, y_pred: Any) -> Any:
+    return keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
+
+
+class OwnLoss(keras.losses.Loss):
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return own_loss(y_true, y_pred)
+
+
+class Weighted(keras.losses.CategoricalCrossentropy):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("loss", "one_hot"),
+    [
+        ("sparse_categorical_crossentropy", False),
+        (keras.losses.SparseCategoricalCrossentropy(from_logits=True), False),
+        (keras.losses.sparse_categorical_crossentropy, False),
+        (own_loss, False),
+        (OwnLoss(), False),
+        ("categorical_crossentropy", True),
+        ("CategoricalCrossentropy", True),
+        (keras.losses.categorical_crossentropy, True),
+        (Weighted(), True),
+        ("mse", True),
+        (["kl_divergence"], True),
+        ({"head": "categorical_hinge"}, True),
+    ],
+)
+def test_targets_as_the_loss_wants_them(loss: Any, one_hot: bool) -> None:
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, {"head": keras.layers.Dense(3, "softmax", name="head")(inputs)})
+    if not isinstance(loss, dict):
+        model = keras.Model(inputs, model.outputs)
+    model.compile("sgd", loss)
+    y = np.array([2, 0, 1, 1])
+    targets = targets_for(model, y, THREE)
+    expected = np.eye(3, dtype=np.float32)[y] if one_hot else y
+    np.testing.assert_array_equal(targets, expected)
+    assert targets.dtype == expected.dtype
+    assert np.isfinite(model.train_on_batch(np.ones((4, 4)), targets))
+
+
+def test_targets_of_a_model_without_a_loss() -> None:
+    model = model_for(THREE)
+    model.compile("sgd")
+    assert targets_for(model, np.array([1, 2]), THREE).tolist() == [1, 2]
+
+
+def test_balanced_class_weights_are_those_of_scikit_learn() -> None:
+    from sklearn.utils import compute_class_weight
+
+    y = np.array([0, 1, 0, 2])
+    weights = class_weights(Training(class_weight="balanced"), y, THREE)
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=y)
+    assert weights is not None
+    np.testing.assert_allclose(weights, expected[y], rtol=1e-6)
+
+
+def test_class_weights_by_name() -> None:
+    weights = class_weights(Training(class_weight={"yes": 3.0}), np.array([0, 1, 1]), TWO)
+    assert weights is not None
+    assert weights.tolist() == [1, 3, 3]
+    assert class_weights(Training(), np.array([0]), TWO) is None
+
+
+def test_class_weights_that_fit_no_class() -> None:
+    with pytest.raises(SettingError, match="the data has no class maybe; its classes are no, yes"):
+        class_weights(Training(class_weight={"maybe": 2.0}), np.array([0]), TWO)
+    with pytest.raises(SettingError, match="the task is regression"):
+        class_weights(Training(class_weight="balanced"), np.array([0.0]), VALUES)
+
+
+def test_outputs_that_can_not_belong_to_the_task() -> None:
+    check_output(np.zeros((8, 3)), THREE, "m:f")
+    with pytest.raises(BuilderError, match=r"m:f puts out \(None, 4\), expected \(None, 3\)"):
+        check_output(np.zeros((8, 4)), THREE, "m:f")
+    with pytest.raises(BuilderError, match="puts out"):
+        check_output([np.zeros((8, 3)), np.zeros((8, 3))], THREE, "m:f")

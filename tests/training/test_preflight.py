@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hpo.errors import BuilderError
+from hpo.spec.models import IntParameter
+from hpo.training.findings import Preflight
+from tests.training.trials import make_spec
+
+pytestmark = [pytest.mark.keras, pytest.mark.usefixtures("deterministic")]
+
+Check = Callable[..., Preflight]
+
+PLAIN = """
+    def build(hp, input_shape, num_outputs):
+        layers = [keras.Input(input_shape)]
+        for i in range(hp.Int("depth", 1, 3)):
+            layers.append(keras.layers.Dense(hp.Int(f"units_{i}", 4, 32), "relu"))
+        return keras.Sequential([*layers, keras.layers.Dense(num_outputs, "softmax")])
+    """
+
+
+@pytest.fixture(scope="module")
+def check(tmp_path_factory: pytest.TempPathFactory) -> Check:
+    """Writes a builder and checks a study of it; keywords replace sections of the study."""
+    folder = tmp_path_factory.mktemp("checked")
+    count = iter(range(1000))
+
+    def check_source(source: str, **sections: Any) -> Preflight:
+        from hpo.training.preflight import check_study
+
+        name = f"checked_{next(count)}"
+        text = "import keras\nimport tensorflow as tf\n" + textwrap.dedent(source)
+        (folder / f"{name}.py").write_text(text)
+        sections = {"space": {}, "model": {"builder": f"{name}:build"}} | sections
+        return check_study(make_spec(**sections), folder)
+
+    return check_source
+
+
+def problems(found: Preflight) -> dict[tuple[str | int, ...], str]:
+    return {problem.path: problem.message for problem in found.problems}
+
+
+def integer(low: int, high: int, **more: Any) -> dict[str, Any]:
+    return {"type": "int", "low": low, "high": high} | more
+
+
+def test_a_good_study(check: Check) -> None:
+    found = check(PLAIN)
+    assert found.problems == ()
+    assert found.metrics == ("loss", "accuracy", "val_loss", "val_accuracy")
+    assert found.parameters["depth"] == IntParameter(type="int", low=1, high=3)
+    assert found.signature.input_shape == (64,)
+    assert len(found.builder_hash) == 16
+    assert (found.optuna_major, found.keras_major) == ("5", "3")
+
+
+def test_misspelled_names(check: Check) -> None:
+    space = {"dept": 2, "learning_rat": 0.1, "unit": integer(4, 8, repeat="depth")}
+    found = problems(check(PLAIN, space=space))
+    assert "never asks for 'dept'; did you mean 'depth'?" in found["space", "dept"]
+    assert "did you mean 'learning_rate'?" in found["space", "learning_rat"]
+    assert "never asks for 'unit'; did you mean 'units_" in found["space", "unit"]
+
+
+def test_a_range_outside_of_the_builders(check: Check) -> None:
+    found = problems(check(PLAIN, space={"depth": integer(1, 9)}))
+    words = "expected a whole number from 1 to 3 as the builder, received 9"
+    assert words in found["space", "depth"]
+
+
+def test_names_made_in_loops(check: Check) -> None:
+    found = check(PLAIN, space={"units_2": integer(8, 16), "units_1": 8})
+    assert found.problems == ()
+    assert {"units_0", "units_1", "units_2"} <= set(found.parameters)
+
+
+def test_repeat_and_when(check: Check) -> None:
+    units = integer(8, 16, repeat="depth")
+    momentum = {"type": "float", "low": 0.1, "high": 0.9, "when": {"optimizer": "sgd"}}
+    optimizer = {"type": "categorical", "choices": ["adam", "sgd"]}
+    space = {"units": units, "momentum": momentum, "optimizer": optimizer}
+    assert check(PLAIN, space=space).problems == ()
+
+
+def test_names_in_a_branch_of_the_builder(check: Check) -> None:
+    source = """
+        def build(hp, input_shape, num_outputs):
+            layers = [keras.Input(input_shape)]
+            if hp.Choice("kind", ["linear", "deep", "wide"]) == "deep":
+                layers.append(keras.layers.Dense(hp.Int("width", 4, 8)))
+            return keras.Sequential([*layers, keras.layers.Dense(num_outputs, "softmax")])
+        """
+    assert check(source, space={"width": integer(5, 6)}).problems == ()
+
+
+def test_a_metric_that_is_never_reported(check: Check) -> None:
+    objective = {"metric": "val_acuracy", "direction": "maximize"}
+    words = problems(check(PLAIN, objective=objective))["objective", "metric"]
+    assert words.startswith("'val_acuracy' is never reported; did you mean 'val_accuracy'?")
+    assert words.endswith("reported are: loss, accuracy, val_loss, val_accuracy")
+
+
+def test_training_that_keras_does_not_know(check: Check) -> None:
+    found = problems(check(PLAIN, training={"loss": "sparse_categorical_crosentropy"}))
+    assert found["training", "loss"].startswith("Keras knows no 'sparse_categorical_crosentropy'")
+    found = problems(check(PLAIN, training={"class_weight": {"ten": 2.0}}))
+    assert found["training", "class_weight"].startswith("the data has no class ten; its classes")
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("keras.layers.Dense(num_outputs)", r"must put out probabilities .* activation='softmax'"),
+        ("keras.layers.Dense(3, 'softmax')", r"puts out \(None, 3\), expected \(None, 10\)"),
+        ("keras.layers.Reshape((8, 8))", r"puts out \(None, 8, 8\), expected \(None, 10\)"),
+    ],
+)
+def test_outputs_that_do_not_fit(check: Check, layer: str, message: str) -> None:
+    source = f"""
+        def build(hp, input_shape, num_outputs):
+            return keras.Sequential([keras.Input(input_shape), {layer}])
+        """
+    with pytest.raises(BuilderError, match=message):
+        check(source)
+
+
+def test_an_input_that_does_not_fit(check: Check) -> None:
+    source = """
+        def build(hp, num_outputs):
+            return keras.Sequential([keras.Input((7,)), keras.layers.Dense(num_outputs)])
+        """
+    with pytest.raises(
+        BuilderError, match=r"can't be trained on this data: ValueError: .*\n\nInput 0 "
+    ):
+        check(source)
+
+
+COMPILED = """
+    def build(hp, input_shape, num_outputs):
+        model = keras.Sequential([keras.Input(input_shape), keras.layers.Dense(num_outputs)])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD({rate}), loss, metrics=["accuracy"])
+        return model
+    """
+
+
+def test_a_compiled_model_may_put_out_logits(check: Check) -> None:
+    assert check(COMPILED.format(rate=0.1)).problems == ()
+
+
+def test_space_that_a_compiled_model_does_not_ask_for(check: Check) -> None:
+    space = {"learning_rate": 0.5, "momentum": 0.5, "batch_size": 64}
+    found = problems(check(COMPILED.format(rate='hp.get("learning_rate")'), space=space))
+    assert list(found) == [("space", "momentum")]
+    assert "compiles its model and does not ask for 'momentum'" in found["space", "momentum"]
+
+
+def test_a_builder_that_raises(check: Check) -> None:
+    source = """
+        def build(hp, input_shape):
+            return helper(input_shape)
+
+
+        def helper(shape):
+            return keras.layers.Dense(-1)(keras.Input(shape))
+        """
+    with pytest.raises(BuilderError, match=r"raised ValueError: .*checked_\d+.py, line 9\)$"):
+        check(source)
+
+
+def test_a_train_step_that_works_only_outside_of_a_graph(check: Check) -> None:
+    source = """
+        class Model(keras.Model):
+            def train_step(self, data):
+                logs = super().train_step(data)
+                return {name: value.numpy() for name, value in logs.items()}
+
+
+        def build(hp, input_shape, num_outputs):
+            inputs = keras.Input(input_shape)
+            return Model(inputs, keras.layers.Dense(num_outputs, "softmax")(inputs))
+        """
+    with pytest.raises(BuilderError, match=r"can't be trained on this data: .*numpy.*, line 7\)"):
+        check(source)
+
+
+SUBCLASS = """
+    class Model(keras.Model):
+        def __init__(self, num_outputs, **kwargs):
+            super().__init__(**kwargs)
+            self.num_outputs = num_outputs
+            self.head = keras.layers.Dense(num_outputs, "softmax")
+
+        def call(self, x):
+            return self.head(x)
+
+        def {config}(self):
+            return super().get_config() | {{"num_outputs": self.num_outputs}}
+
+
+    def build(hp, num_outputs):
+        return Model(num_outputs)
+    """
+
+
+def test_a_model_that_is_built_by_its_first_rows(check: Check) -> None:
+    assert check(SUBCLASS.format(config="get_config")).problems == ()
+
+
+def test_a_model_that_could_not_be_exported(check: Check) -> None:
+    with pytest.raises(
+        BuilderError, match=r"Keras can't save the model of (.|\n)*implement `get_config"
+    ):
+        check(SUBCLASS.format(config="no_config"))

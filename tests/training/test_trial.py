@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from hpo.errors import BuilderError, DivergedError
+from hpo.training.channel import TrialTask
+from hpo.training.checkpoints import Checkpoint, CheckpointFolder, load_checkpoint
+from tests.training.trials import KilledError, MemoryChannel, lowest, make_spec
+
+if TYPE_CHECKING:
+    from hpo.training.trial import Bench, TrialEnd
+
+pytestmark = pytest.mark.keras
+
+MakeBench = Callable[..., "Bench"]
+
+
+@dataclasses.dataclass
+class LastState(MemoryChannel):
+    """Keeps the checkpoint of the last epoch, which is gone when a trial has ended."""
+
+    folder: Path = Path()
+    last: Checkpoint | None = None
+
+    def report(self, epoch: int, value: float) -> bool:
+        newest = max(self.folder.glob("epoch-*.npz"), key=lambda path: path.name)
+        self.last = load_checkpoint(newest)
+        return super().report(epoch, value)
+
+
+def task(folder: Path, token: int = 1, reported: int = 0, seed: int = 11) -> TrialTask:
+    return TrialTask(number=3, seed=seed, token=token, folder=folder, reported=reported)
+
+
+def run(bench: Bench, folder: Path, channel: MemoryChannel, **options: int) -> TrialEnd:
+    from hpo.training.trial import run_trial
+
+    return run_trial(bench, task(folder, **options), channel)
+
+
+def run_with_kills(bench: Bench, folder: Path, kills: list[int]) -> tuple[TrialEnd, LastState]:
+    """A trial whose trainer dies after each of these epochs."""
+    reported: dict[int, float] = {}
+    for token, epoch in enumerate(kills, start=1):
+        channel = LastState(die_after=epoch, folder=folder)
+        with pytest.raises(KilledError):
+            run(bench, folder, channel, token=token, reported=max(reported, default=0))
+        assert not set(reported) & set(channel.reports)
+        reported |= channel.reports
+    channel = LastState(folder=folder)
+    end = run(bench, folder, channel, token=len(kills) + 1, reported=max(reported, default=0))
+    assert channel.begun[0].epoch == max(kills, default=0)
+    channel.reports = reported | channel.reports
+    return end, channel
+
+
+def check_same_state(one: Checkpoint | None, other: Checkpoint | None) -> None:
+    assert one is not None
+    assert other is not None
+    for mine, theirs in ((one.weights, other.weights), (one.optimizer, other.optimizer)):
+        for a, b in zip(mine, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
+    # Only the time may differ.
+    assert one.progress | {"seconds": 0} == other.progress | {"seconds": 0}
+
+
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "plateau": {
+        "schedule": {"type": "plateau", "patience": 1, "min_delta": 0.05},
+        "early_stopping": {"patience": 3, "min_delta": 0.02},
+    },
+    "cosine": {"schedule": {"type": "cosine", "warmup": 2, "floor": 0.1}},
+}
+
+
+@pytest.mark.parametrize(("name", "kills"), [("plateau", [3]), ("cosine", [2, 4])])
+def test_killed_and_resumed_is_never_killed(
+    make_bench: MakeBench, tmp_path: Path, name: str, kills: list[int]
+) -> None:
+    training = {"epochs": 7, "batch_size": 128, "learning_rate": 0.02, "deterministic": True}
+    space = {"units": 16, "dropout": 0.3, "batchnorm": True}
+    bench = make_bench(training=training | SCHEDULES[name], space=space)
+    whole, state = run_with_kills(bench, tmp_path / "whole", [])
+    broken, resumed = run_with_kills(bench, tmp_path / "broken", kills)
+    assert whole.progress.epoch > max(kills)
+    assert broken.progress.history == whole.progress.history
+    assert resumed.reports == state.reports
+    check_same_state(resumed.last, state.last)
+    assert whole.checkpoint is not None
+    assert broken.checkpoint is not None
+    check_same_state(load_checkpoint(broken.checkpoint), load_checkpoint(whole.checkpoint))
+    if name == "plateau":
+        assert whole.progress.scale < 1
+
+
+def test_the_best_checkpoint_is_what_remains(make_bench: MakeBench, tmp_path: Path) -> None:
+    # An absurd rate, so that the last epoch is not the best.
+    training = {"epochs": 4, "batch_size": 128, "learning_rate": 0.5, "optimizer": "adam"}
+    bench = make_bench(training=training, objective={"metric": "val_loss", "direction": "minimize"})
+    end = run(bench, tmp_path, channel := MemoryChannel())
+    assert not end.pruned
+    best = min(channel.reports, key=lambda epoch: channel.reports[epoch])
+    assert (end.progress.best_epoch, end.progress.best_value) == (best, channel.reports[best])
+    assert end.checkpoint == CheckpointFolder(tmp_path, 1).path(best)
+    assert list(tmp_path.iterdir()) == [end.checkpoint]
+    assert [logs["val_loss"] for logs in end.progress.history] == [*channel.reports.values()]
+
+
+def test_reports_that_the_study_missed_are_repeated(digits: Bench, tmp_path: Path) -> None:
+    lost = MemoryChannel(die_before=2)
+    with pytest.raises(KilledError):
+        run(digits, tmp_path, lost)
+    channel = MemoryChannel()
+    end = run(digits, tmp_path, channel, token=2, reported=1)
+    assert channel.begun[0].epoch == 2
+    assert list(channel.reports) == [2, 3]
+    assert channel.reports[2] == end.progress.history[1]["val_accuracy"]
+
+
+def test_pruning_ends_a_trial_at_once(digits: Bench, tmp_path: Path) -> None:
+    end = run(digits, tmp_path, channel := MemoryChannel(prune_at=2))
+    assert end.pruned
+    assert list(channel.reports) == [1, 2]
+    assert end.progress.epoch == 2
+    assert list(tmp_path.iterdir()) == [end.checkpoint]
+
+
+def test_a_repeated_report_may_prune(digits: Bench, tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        run(digits, tmp_path, MemoryChannel(die_before=2))
+    end = run(digits, tmp_path, MemoryChannel(prune_at=2), token=2, reported=1)
+    assert (end.pruned, end.progress.epoch) == (True, 2)
+
+
+def test_a_trial_that_had_ended_ends_again(make_bench: MakeBench, tmp_path: Path) -> None:
+    training = {"epochs": 9, "early_stopping": {"patience": 1, "min_delta": 0.9}}
+    bench = make_bench(training=training)
+    with pytest.raises(KilledError):
+        run(bench, tmp_path, MemoryChannel(die_after=2))
+    end = run(bench, tmp_path, channel := MemoryChannel(), token=2, reported=2)
+    assert channel.reports == {}
+    assert end.progress.epoch == 2
+    assert end.checkpoint is not None
+    assert load_checkpoint(end.checkpoint) is not None
+    assert end.checkpoint.name.endswith(".2.npz")
+
+
+def test_a_damaged_newest_checkpoint_is_made_again(digits: Bench, tmp_path: Path) -> None:
+    whole = run(digits, tmp_path / "whole", MemoryChannel())
+    folder = tmp_path / "broken"
+    with pytest.raises(KilledError):
+        run(digits, folder, MemoryChannel(die_after=2))
+    newest = CheckpointFolder(folder, 1).path(2)
+    newest.write_bytes(newest.read_bytes()[:5000])
+    # Epoch 1 went when epoch 2 was the better one, so the trial begins again.
+    end = run(digits, folder, channel := MemoryChannel(), token=2, reported=2)
+    assert channel.begun[0].epoch == 0
+    assert list(channel.reports) == [3]
+    assert end.progress.history == whole.progress.history
+
+
+def test_a_changed_builder_does_not_go_on(make_bench: MakeBench, tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        run(make_bench(), tmp_path, MemoryChannel(die_after=1))
+    changed = make_bench(space={"units": 20})
+    with pytest.raises(BuilderError, match=r"trial 3 can't go on from epoch 1: .* another model"):
+        run(changed, tmp_path, MemoryChannel(), token=2, reported=1)
+
+
+def test_divergence_tells_the_epoch(make_bench: MakeBench, tmp_path: Path) -> None:
+    bench = make_bench(space={"optimizer": "sgd", "learning_rate": 1e30})
+    with pytest.raises(DivergedError, match=r"loss became (nan|inf) in epoch 1$"):
+        run(bench, tmp_path, MemoryChannel())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_seeds_decide(make_bench: MakeBench, tmp_path: Path) -> None:
+    space = {"units": 16, "dropout": 0.3}
+    bench = make_bench(training={"epochs": 1, "batch_size": 256}, space=space)
+    one, other = (
+        run(bench, tmp_path / str(seed), MemoryChannel(), seed=seed).progress.history
+        for seed in (1, 2)
+    )
+    assert one != other
+
+
+def test_the_space_decides_the_settings(make_bench: MakeBench) -> None:
+    from hpo.training.trial import build_model
+
+    space = {
+        "units": {"type": "int", "low": 8, "high": 12},
+        "learning_rate": {"type": "float", "low": 0.25, "high": 0.5},
+        "optimizer": "rmsprop",
+        "momentum": {"type": "float", "low": 0.5, "high": 0.9, "when": {"optimizer": "sgd"}},
+        "label_smoothing": 0.125,
+    }
+    built = build_model(make_bench(space=space), MemoryChannel().suggest, 1)
+    assert built.settings.learning_rate == float(built.model.optimizer.learning_rate) == 0.25
+    assert (built.settings.momentum, built.model.optimizer.momentum) == (0.0, 0.0)
+    assert built.model.loss.label_smoothing == 0.125
+    assert built.values.taken["units"] == 8
+    assert built.unused == frozenset()
+
+
+def test_a_compiled_model_keeps_its_own_schedule(make_bench: MakeBench, tmp_path: Path) -> None:
+    from hpo.training.trial import build_model, load_builder
+
+    sections: dict[str, Any] = {
+        "model": {"builder": "tiny:compiled"},
+        "space": {"learning_rate": {"type": "float", "low": 0.1, "high": 0.2}},
+        "training": {"epochs": 2, "schedule": {"type": "step", "every": 1}},
+    }
+    bench = make_bench(**sections)
+    builder = load_builder(bench.spec.model, bench.data.signature, tmp_path)
+    bench = dataclasses.replace(bench, builder=builder)
+    built = build_model(bench, lambda _, parameter: lowest(parameter), 1)
+    assert built.unused == {"learning_rate"}
+    assert type(built.model.optimizer).__name__ == "SGD"
+    assert built.model.loss.from_logits
+    assert float(built.model.optimizer.learning_rate) == pytest.approx(0.1)
+    assert run(bench, tmp_path / "trial", MemoryChannel()).progress.epoch == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "metric", "direction"),
+    [("diabetes", "val_mae", "minimize"), ("breast_cancer", "val_accuracy", "maximize")],
+)
+def test_regression_and_binary(
+    project: Path, tmp_path: Path, source: str, metric: str, direction: str
+) -> None:
+    from hpo.training.trial import prepare
+
+    data = {"source": {"type": "sklearn", "name": source}, "preprocess": {"normalize": "standard"}}
+    binary = source == "breast_cancer"
+    spec = make_spec(
+        data=data,
+        objective={"metric": metric, "direction": direction},
+        training={"epochs": 3, "class_weight": "balanced" if binary else None},
+    )
+    end = run(prepare(spec, project), tmp_path, MemoryChannel())
+    first, last = end.progress.history[0], end.progress.history[-1]
+    assert last["loss"] < first["loss"]
+    assert set(last) >= {"loss", "val_loss", metric}
+    assert end.progress.best_value == (max if binary else min)(
+        logs[metric] for logs in end.progress.history
+    )
+
+
+def test_mixed_precision_with_a_schedule_resumes(digits: Bench, tmp_path: Path) -> None:
+    import keras
+
+    schedule = {"type": "exponential", "decay": 0.5}
+    spec = make_spec(training={"epochs": 2, "batch_size": 512, "schedule": schedule})
+    bench = dataclasses.replace(digits, spec=spec)
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        whole, state = run_with_kills(bench, tmp_path / "whole", [])
+        broken, resumed = run_with_kills(bench, tmp_path / "broken", [1])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert broken.progress.history == whole.progress.history
+    check_same_state(resumed.last, state.last)

@@ -1,0 +1,99 @@
+"""What tests of the trainer share: a small user's project, study specs and a channel in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hpo.spec import StudySpec
+from hpo.spec.models import BoolParameter, CategoricalParameter, Parameter, Scalar
+from hpo.training.channel import Begun
+
+BUILDERS = """
+import keras
+
+
+def dense(hp, input_shape, num_outputs, task):
+    head = {"binary": "sigmoid", "multiclass": "softmax", "regression": "linear"}[task]
+    layers = [keras.Input(input_shape), keras.layers.Dense(hp.Int("units", 4, 64), "relu")]
+    if hp.Boolean("batchnorm"):
+        layers.append(keras.layers.BatchNormalization())
+    dropout = hp.Float("dropout", 0.0, 0.5)
+    if dropout:
+        layers.append(keras.layers.Dropout(dropout))
+    return keras.Sequential([*layers, keras.layers.Dense(num_outputs, head)])
+
+
+def compiled(hp, input_shape, num_outputs):
+    model = keras.Sequential([keras.Input(input_shape), keras.layers.Dense(num_outputs)])
+    rate = keras.optimizers.schedules.ExponentialDecay(0.1, decay_steps=1, decay_rate=0.5)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(rate), loss, metrics=["accuracy"])
+    return model
+"""
+
+
+def make_spec(**sections: Any) -> StudySpec:
+    """A study of scikit-learn's digits with the builder `dense`; keywords replace sections."""
+    values: dict[str, Any] = {
+        "version": 1,
+        "name": "trials",
+        "data": {
+            "source": {"type": "sklearn", "name": "digits"},
+            "preprocess": {"normalize": "standard"},
+        },
+        "model": {"builder": "tiny:dense"},
+        "objective": {"metric": "val_accuracy", "direction": "maximize"},
+        "training": {"epochs": 3, "batch_size": 128, "optimizer": "sgd", "learning_rate": 0.1},
+        "space": {"units": 16, "dropout": 0.0, "batchnorm": False},
+        "search": {"trials": 1},
+    }
+    return StudySpec.model_validate({**values, **sections})
+
+
+class KilledError(BaseException):
+    """Stands for the end of a trainer process."""
+
+
+@dataclass
+class MemoryChannel:
+    """Answers a trial out of memory.
+
+    Attributes:
+        values: Suggestions by name; the lowest value for a name that is missing.
+        prune_at: The epoch whose report is answered with a prune.
+        die_before, die_after: The trainer dies before or after the report of this epoch arrives.
+    """
+
+    values: Mapping[str, Scalar] = field(default_factory=dict)
+    prune_at: int = 0
+    die_before: int = 0
+    die_after: int = 0
+    suggested: dict[str, Parameter] = field(default_factory=dict)
+    begun: list[Begun] = field(default_factory=list)
+    reports: dict[int, float] = field(default_factory=dict)
+
+    def suggest(self, name: str, parameter: Parameter) -> Scalar:
+        self.suggested[name] = parameter
+        return self.values[name] if name in self.values else lowest(parameter)
+
+    def begin(self, begun: Begun) -> None:
+        self.begun.append(begun)
+
+    def report(self, epoch: int, value: float) -> bool:
+        if epoch == self.die_before:
+            raise KilledError
+        assert epoch not in self.reports
+        self.reports[epoch] = value
+        if epoch == self.die_after:
+            raise KilledError
+        return epoch == self.prune_at
+
+
+def lowest(parameter: Parameter) -> Scalar:
+    if isinstance(parameter, BoolParameter):
+        return False
+    if isinstance(parameter, CategoricalParameter):
+        return parameter.choices[0]
+    return parameter.low

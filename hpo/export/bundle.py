@@ -12,17 +12,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import math
 import shutil
+import zipfile
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from hpo import __version__
 from hpo.data import DataSignature, FittedPreprocessing, open_raw_part
@@ -31,10 +33,12 @@ from hpo.data.opening import PartName
 from hpo.errors import HpoError
 from hpo.export.values import Bundle, ExportTask
 from hpo.spec import StudySpec, write_study_file
-from hpo.spec.models import Search
-from hpo.training.checkpoints import load_checkpoint
-from hpo.training.compiling import targets_for
-from hpo.training.trial import TrialModel, build_model, prepare
+from hpo.spec.models import Parameter, Scalar
+from hpo.training.builder import describe
+from hpo.training.checkpoints import Checkpoint, load_checkpoint
+from hpo.training.compiling import has_logits, targets_for
+from hpo.training.epochs import evaluate
+from hpo.training.trial import Bench, TrialModel, build_model, prepare
 
 
 def write_bundle(task: ExportTask) -> Bundle:
@@ -42,25 +46,22 @@ def write_bundle(task: ExportTask) -> Bundle:
 
     Raises:
         HpoError: The checkpoint is gone or does not fit, or the model no longer reaches the value
-            that the search reported.
+            that the search reported. What stood in the folder before is left as it is.
     """
     bench = prepare(task.spec, task.project)
-    built = build_model(bench, lambda name, _: task.params[name], task.seed)
-    _restore(built.model, task)
+    built = _build(bench, task)
     model = with_preprocessing(built.model, bench.data.preprocessing)
-    signature = bench.data.signature
-    validation = _evaluate(model, built, signature, task, "validation")
+    checkpoint = _restore(built.model, task)
+    validation = _evaluate(bench, built, task, "validation")
     _check_value(task, validation)
-    test = _evaluate(model, built, signature, task, "test")
-    temporary = task.folder.with_name(f".{task.folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    model.save(temporary / "model.keras")
-    _write_config(task, built, temporary / "config.yaml")
-    metrics = _metrics(task, built, signature, validation, test)
-    (temporary / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    shutil.rmtree(task.folder, ignore_errors=True)
-    temporary.rename(task.folder)
+    test = _evaluate(bench, built, task, "test")
+    metrics = _metrics(task, built, bench.data.signature, checkpoint.epoch, validation, test)
+    folder = task.folder.resolve()
+    with _written_beside(folder) as temporary:
+        _save(model, temporary / "model.keras", task)
+        _write_config(task, built, temporary / "config.yaml")
+        metrics["custom_objects"] = _check_reloads(model, temporary / "model.keras", task)
+        (temporary / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     return Bundle(task.folder, validation, test)
 
 
@@ -73,7 +74,44 @@ def with_preprocessing(model: keras.Model, fitted: FittedPreprocessing) -> keras
     return keras.Model(inputs, model(x), name="exported")
 
 
-def _restore(model: keras.Model, task: ExportTask) -> None:
+@contextlib.contextmanager
+def _written_beside(folder: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `folder` when all went well."""
+    temporary, old = (folder.with_name(f".{folder.name}.{word}") for word in ("tmp", "old"))
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if folder.exists():
+            folder.rename(old)
+        temporary.rename(folder)
+    finally:
+        for leftover in (temporary, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _build(bench: Bench, task: ExportTask) -> TrialModel:
+    def value(name: str, _parameter: Parameter) -> Scalar:
+        if name not in task.params:
+            raise HpoError(
+                f"the builder asks for {name!r}, which trial {task.number} does not have; "
+                "has the builder changed since the search?"
+            )
+        return task.params[name]
+
+    try:
+        return build_model(bench, value, task.seed)
+    except HpoError:
+        raise
+    except Exception as error:
+        raise HpoError(
+            f"with the values of trial {task.number} the builder {bench.builder.name} raised "
+            f"{describe(error)}; has it changed since the search?"
+        ) from error
+
+
+def _restore(model: keras.Model, task: ExportTask) -> Checkpoint:
     checkpoint = load_checkpoint(task.checkpoint)
     if checkpoint is None:
         raise HpoError(
@@ -87,31 +125,70 @@ def _restore(model: keras.Model, task: ExportTask) -> None:
         )
     for variable, value in zip(model.weights, checkpoint.weights, strict=True):
         variable.assign(value)
+    return checkpoint
 
 
 def _evaluate(
-    model: keras.Model,
-    built: TrialModel,
-    signature: DataSignature,
-    task: ExportTask,
-    part: PartName,
+    bench: Bench, built: TrialModel, task: ExportTask, part: PartName
 ) -> dict[str, float]:
-    """Metrics of the exported model on raw rows, by their names in training."""
+    """The metrics of a part, found as the search finds them."""
     raw = open_raw_part(task.spec.data, task.project, part)
-    y = targets_for(built.model, raw.y, signature)
-    return evaluate_raw(model, built.model, raw.x, y)
+    y = targets_for(built.model, raw.y, bench.data.signature)
+    x = bench.data.preprocessing.apply(raw.x)
+    return evaluate(built.model, (x, y), built.settings.batch_size)
 
 
-def evaluate_raw(
-    model: keras.Model, trained: keras.Model, x: NDArray[Any], y: NDArray[Any]
-) -> dict[str, float]:
-    """Runs `model` on raw `x` and scores it with the compiled loss and metrics of `trained`."""
-    predicted = model.predict(x, batch_size=1024, verbose=0)
-    trained.reset_metrics()
-    loss = float(trained.compute_loss(x=None, y=y, y_pred=predicted, training=False))
-    trained.compute_metrics(x=None, y=y, y_pred=predicted)
-    found = {name: float(np.asarray(value)) for name, value in trained.get_metrics_result().items()}
-    return found | {"loss": loss}
+def _save(model: keras.Model, path: Path, task: ExportTask) -> None:
+    try:
+        model.save(path)
+    except Exception as error:
+        raise HpoError(
+            f"Keras can't save the model of trial {task.number}: {describe(error)}"
+        ) from error
+
+
+def _check_reloads(model: keras.Model, saved: Path, task: ExportTask) -> list[str]:
+    """Loads the saved model and compares; the objects that Keras alone could not load."""
+    custom = _custom_objects(saved)
+    if custom:
+        return custom
+    again = keras.models.load_model(saved, safe_mode=True)
+    x = open_raw_part(task.spec.data, task.project, "test").x
+    one, other = (each.predict(x, batch_size=256, verbose=0) for each in (model, again))
+    if not np.allclose(one, other, rtol=1e-4, atol=1e-5):
+        raise HpoError(
+            f"the model of trial {task.number} predicts something else after it was saved and "
+            "loaded; nothing was exported. Does a layer keep state outside of its weights?"
+        )
+    return []
+
+
+def _custom_objects(saved: Path) -> list[str]:
+    """Names of layers and functions in a .keras file that come from elsewhere than Keras."""
+    with zipfile.ZipFile(saved) as archive:
+        content = json.loads(archive.read("config.json"))
+    found: set[str] = set()
+    remaining: list[Any] = [content]
+    while remaining:
+        value = remaining.pop()
+        if isinstance(value, dict):
+            if _is_custom(value):
+                found.add(str(value["config"] if _is_function(value) else value["class_name"]))
+            remaining += value.values()
+        elif isinstance(value, list):
+            remaining += value
+    return sorted(found)
+
+
+def _is_custom(value: dict[str, Any]) -> bool:
+    # A Lambda layer holds code, which safe mode does not load.
+    if _is_function(value) or value.get("class_name") == "Lambda":
+        return True
+    return not f"{value.get('module') or 'keras'}.".startswith(("keras.", "builtins."))
+
+
+def _is_function(value: dict[str, Any]) -> bool:
+    return value.get("class_name") == "function"
 
 
 def _check_value(task: ExportTask, validation: dict[str, float]) -> None:
@@ -128,31 +205,27 @@ def _check_value(task: ExportTask, validation: dict[str, float]) -> None:
 
 
 def _write_config(task: ExportTask, built: TrialModel, path: Path) -> None:
-    spec = task.spec
-    fixed = {name: value for name, value in built.values.taken.items() if _is_scalar(value)}
-    search = Search(trials=1)
-    config = spec.model_copy(
-        update={
-            "name": f"{spec.name}-best",
-            "space": _only_known(spec, built, fixed),
-            "search": search,
-        }
-    )
-    header = f"The best configuration of the study {spec.name}: trial {task.number}."
-    write_study_file(config, path, header)
+    content = task.spec.model_dump() | {
+        "name": f"{task.spec.name[:95]}-best",
+        "space": _fixed(task, built),
+        "search": {"trials": 1},
+    }
+    header = f"The best configuration of the study {task.spec.name}: trial {task.number}."
+    write_study_file(StudySpec.model_validate(content), path, header)
 
 
-def _is_scalar(value: object) -> bool:
-    return isinstance(value, bool | int | float | str)
+def _fixed(task: ExportTask, built: TrialModel) -> dict[str, Scalar]:
+    """Every value that the model was made from.
 
-
-def _only_known(spec: StudySpec, built: TrialModel, fixed: dict[str, Any]) -> dict[str, Any]:
-    """The trainer's own parameters stand there only where they differ from `training:`."""
-    declared = built.values.declared
+    The trainer's own parameters are left out where `training:` says them, or where a condition
+    (`when`) kept them out of the trial; a builder asks for its own ones in any case.
+    """
+    declared, space = built.values.declared, task.spec.space
     return {
         name: value
-        for name, value in fixed.items()
-        if name in declared or name in built.values.asked or getattr(spec.training, name) != value
+        for name, value in built.values.taken.items()
+        if isinstance(value, Scalar)
+        and (name in declared or name in task.params or isinstance(space.get(name), Scalar))
     }
 
 
@@ -160,6 +233,7 @@ def _metrics(
     task: ExportTask,
     built: TrialModel,
     signature: DataSignature,
+    epoch: int,
     validation: dict[str, float],
     test: dict[str, float],
 ) -> dict[str, Any]:
@@ -168,11 +242,14 @@ def _metrics(
         "study": task.spec.name,
         "trial": task.number,
         "objective": {**task.spec.objective.model_dump(), "value": task.value},
+        "epoch": epoch,
+        "hyperparameters": _fixed(task, built),
         "validation": validation,
         "test": test,
         "rows": {"train": train_rows, "validation": validation_rows, "test": test_rows},
         "task": signature.task,
         "class_names": signature.class_names,
+        "outputs": _outputs(built.model, signature),
         "data_fingerprint": signature.fingerprint,
         "model_parameters": built.model.count_params(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -183,6 +260,13 @@ def _metrics(
             "optuna": version("optuna"),
         },
     }
+
+
+def _outputs(model: keras.Model, signature: DataSignature) -> str:
+    """What the numbers are that the model puts out."""
+    if signature.task == "regression":
+        return "values"
+    return "logits" if has_logits(model) else "probabilities"
 
 
 def _tensorflow_version() -> str:

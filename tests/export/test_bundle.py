@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from hpo.data import open_raw_part
+from hpo.errors import BuilderError, HpoError
+from hpo.export.values import ExportTask
+from hpo.spec import load_study_file
+from hpo.training.channel import TrialTask
+from tests.conftest import ROOT
+from tests.training.trials import MemoryChannel, make_spec
+
+if TYPE_CHECKING:
+    from tests.export.conftest import Exported
+
+pytestmark = pytest.mark.keras
+
+STRANGER = """
+import json, sys
+from importlib.util import find_spec
+
+assert find_spec("models") is None
+assert not [folder for folder in sys.path if folder in ("", sys.argv[3])]
+sys.meta_path = [each for each in sys.meta_path if "editable" not in repr(each)]
+assert find_spec("hpo") is None
+import keras
+import numpy as np
+
+model = keras.models.load_model(sys.argv[1], safe_mode=True)
+data = np.load(sys.argv[2])
+shares = model.predict(data["x"], verbose=0)
+right = shares[np.arange(len(shares)), data["y"]]
+print(json.dumps({
+    "loss": float(-np.log(right).mean() + sum(model.losses)),
+    "accuracy": float((shares.argmax(axis=1) == data["y"]).mean()),
+}))
+"""
+
+
+def test_a_stranger_gets_the_test_metrics_from_raw_rows(exported: Exported, tmp_path: Path) -> None:
+    """In a process that has Keras and neither this service nor the builder."""
+    part = open_raw_part(exported.task.spec.data, ROOT, "test")
+    np.savez(tmp_path / "test.npz", x=part.x, y=part.y)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    model = exported.bundle.folder / "model.keras"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", STRANGER, model, tmp_path / "test.npz", ROOT],
+        cwd=empty,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    metrics = json.loads((exported.bundle.folder / "metrics.json").read_text())
+    assert found == pytest.approx(metrics["test"], abs=1e-5)
+
+
+def test_metrics(exported: Exported) -> None:
+    metrics = json.loads((exported.bundle.folder / "metrics.json").read_text())
+    assert metrics.pop("created").endswith("+00:00")
+    assert set(metrics.pop("versions")) == {"keras-hpo", "keras", "tensorflow", "optuna"}
+    end, bundle = exported.end, exported.bundle
+    best = end.progress.history[(end.progress.best_epoch or 0) - 1]
+    assert metrics.pop("validation") == pytest.approx(
+        {"loss": best["val_loss"], "accuracy": best["val_accuracy"]}, abs=1e-6
+    )
+    assert metrics.pop("test") == bundle.test
+    assert bundle.test["accuracy"] > 0.8
+    assert len(metrics.pop("data_fingerprint")) == 16
+    assert metrics.pop("model_parameters") > 1000
+    assert metrics == {
+        "study": "digits",
+        "trial": 5,
+        "objective": {
+            "metric": "val_accuracy",
+            "direction": "maximize",
+            "value": exported.task.value,
+        },
+        "epoch": end.progress.best_epoch,
+        "hyperparameters": {
+            "activation": "relu",
+            "batchnorm": True,
+            "depth": 2,
+            "dropout": 0.0,
+            "l2": 1e-7,
+            "learning_rate": 0.01,
+            "optimizer": "adam",
+            "units_0": 16,
+            "units_1": 24,
+        },
+        "rows": {"train": 1079, "validation": 359, "test": 359},
+        "task": "multiclass",
+        "class_names": list("0123456789"),
+        "outputs": "probabilities",
+        "custom_objects": [],
+    }
+
+
+def test_the_configuration_reproduces(exported: Exported, tmp_path: Path) -> None:
+    from hpo.training.preflight import check_study
+    from hpo.training.trial import prepare, run_trial
+
+    spec = load_study_file(exported.bundle.folder / "config.yaml").spec
+    assert spec.name == "digits-best"
+    assert check_study(spec, ROOT).problems == ()
+    channel = MemoryChannel()
+    end = run_trial(prepare(spec, ROOT), TrialTask(0, 21, 1, tmp_path, 0), channel)
+    assert channel.suggested == {}
+    assert end.progress.best_value == pytest.approx(exported.task.value, abs=0.02)
+
+
+def export(task: ExportTask, folder: Path) -> Any:
+    from hpo.export.bundle import write_bundle
+
+    return write_bundle(replace(task, folder=folder))
+
+
+def contents(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_an_older_bundle_is_replaced(exported: Exported, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / "model.keras").write_text("old")
+    (folder / "old.txt").touch()
+    export(exported.task, folder)
+    assert contents(folder) == ["config.yaml", "metrics.json", "model.keras"]
+    assert contents(tmp_path) == ["bundle"]
+
+
+def failing_export(task: ExportTask, tmp_path: Path, message: str) -> None:
+    """Fails with the message and leaves the older bundle as it was."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / "model.keras").write_text("old")
+    with pytest.raises(HpoError, match=message):
+        export(task, folder)
+    assert contents(folder) == ["model.keras"]
+    assert (folder / "model.keras").read_text() == "old"
+    assert [name for name in contents(tmp_path) if name.startswith(".")] == []
+
+
+def test_a_damaged_checkpoint(exported: Exported, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.npz"
+    damaged.write_bytes(exported.task.checkpoint.read_bytes()[:-100])
+    task = replace(exported.task, checkpoint=damaged)
+    failing_export(task, tmp_path, "checkpoint of trial 5 is missing or damaged: .*damaged.npz")
+
+
+def test_a_value_that_the_model_does_not_reach(exported: Exported, tmp_path: Path) -> None:
+    task = replace(exported.task, value=exported.task.value + 0.01)
+    failing_export(task, tmp_path, "trial 5 reached val_accuracy .*; nothing was exported")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('"activation"', '"shape"'), "the builder asks for 'shape', which trial 5 does not have"),
+        (('range(hp.Int("depth", 1, 6))', "range(1)"), "does not fit the model"),
+        (("use_bias=not batchnorm", "use_bias=batchnorm"), "does not fit the model"),
+        (
+            ("x = keras.layers.Dense(", "x = keras.layers.Dens("),
+            r"raised AttributeError: .*line 35",
+        ),
+        (("Activation(activation)", "Activation('sigmoid')"), "reached val_accuracy"),
+    ],
+)
+def test_a_builder_that_has_changed(
+    exported: Exported, tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    # A module of its own for each case, for Python keeps what it has imported.
+    name = f"changed_{abs(hash(change))}"
+    source = (ROOT / "models" / "mlp.py").read_text()
+    assert change[0] in source
+    (tmp_path / f"{name}.py").write_text(source.replace(*change))
+    model = exported.task.spec.model.model_copy(update={"builder": f"{name}:MLP"})
+    spec = exported.task.spec.model_copy(update={"model": model})
+    failing_export(replace(exported.task, spec=spec, project=tmp_path), tmp_path, message)
+
+
+SPECIAL = """
+import keras
+
+
+@keras.saving.register_keras_serializable("special")
+class Twice(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+def twice(x):
+    return 2 * x
+
+
+def custom(hp, input_shape, num_outputs):
+    layers = [keras.Input(input_shape), Twice(), keras.layers.Lambda(lambda x: 2 * x)]
+    head = keras.layers.Dense(num_outputs, "softmax")
+    return keras.Sequential([*layers, keras.layers.Activation(twice), head])
+
+
+def logits(hp, input_shape, num_outputs):
+    x = inputs = keras.Input(input_shape)
+    with hp.conditional_scope("kind", hp.Choice("kind", ["deep", "flat"])):
+        x = keras.layers.Dense(hp.Int("units", 8, 9), activity_regularizer="l2")(x)
+    model = keras.Model(inputs, keras.layers.Dense(num_outputs)(x))
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(hp.get("learning_rate")), loss, metrics=["accuracy"])
+    return model
+
+
+class Late(keras.Model):
+    def __init__(self, num_outputs, **kwargs):
+        super().__init__(**kwargs)
+        self.num_outputs = num_outputs
+        self.head = keras.layers.Dense(num_outputs, "softmax")
+
+    def call(self, x):
+        return self.head(x)
+
+    def get_config(self):
+        return super().get_config() | {"num_outputs": self.num_outputs}
+
+
+def late(hp, num_outputs):
+    return Late(num_outputs)
+
+
+class Unsavable(Late):
+    def get_config(self):
+        raise NotImplementedError("no configuration")
+
+
+def unsavable(hp, num_outputs):
+    return Unsavable(num_outputs)
+"""
+
+
+@pytest.fixture(scope="module")
+def special(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("special")
+    (folder / "special.py").write_text(SPECIAL)
+    return folder
+
+
+def train_and_export(project: Path, builder: str, folder: Path, space: dict[str, Any]) -> Any:
+    from hpo.training.trial import prepare, run_trial
+
+    spec = make_spec(
+        name="n" * 100,
+        model={"builder": builder},
+        training={"epochs": 1, "batch_size": 256},
+        space=space,
+    )
+    channel = MemoryChannel()
+    end = run_trial(prepare(spec, project), TrialTask(0, 1, 1, folder / "trial", 0), channel)
+    params = {name: channel.suggest(name, each) for name, each in channel.suggested.items()}
+    assert end.checkpoint is not None
+    value = end.progress.best_value or 0.0
+    task = ExportTask(spec, project, 0, params, value, 1, end.checkpoint, folder / "bundle")
+    return export(task, folder / "bundle")
+
+
+def test_logits_conditions_and_activity(special: Path, tmp_path: Path) -> None:
+    from hpo.export.predict import predict_file
+    from hpo.training.preflight import check_study
+
+    space = {"learning_rate": {"type": "float", "low": 0.01, "high": 0.1}}
+    bundle = train_and_export(special, "special:logits", tmp_path, space)
+    assert json.loads((bundle.folder / "metrics.json").read_text())["outputs"] == "logits"
+    spec = load_study_file(bundle.folder / "config.yaml").spec
+    assert spec.space == {"kind": "deep", "units[kind=deep]": 8, "learning_rate": 0.01}
+    assert check_study(spec, special).problems == ()
+    np.save(tmp_path / "rows.npy", open_raw_part(spec.data, special, "test").x[:3])
+    for row in predict_file(bundle.folder, tmp_path / "rows.npy", "x"):
+        assert sum(row["classes"].values()) == pytest.approx(1)
+
+
+def test_what_keras_alone_can_not_load_is_told(special: Path, tmp_path: Path) -> None:
+    from hpo.errors import UsageError
+    from hpo.export.predict import predict_file
+
+    bundle = train_and_export(special, "special:custom", tmp_path, {})
+    metrics = json.loads((bundle.folder / "metrics.json").read_text())
+    assert metrics["custom_objects"] == ["Lambda", "Twice", "twice"]
+    with pytest.raises(UsageError, match="needs Lambda, Twice, twice, which Keras does not bring"):
+        predict_file(bundle.folder, tmp_path / "rows.npy", "x")
+
+
+def test_a_model_that_is_built_by_its_first_rows(special: Path, tmp_path: Path) -> None:
+    bundle = train_and_export(special, "special:late", tmp_path, {})
+    assert json.loads((bundle.folder / "metrics.json").read_text())["custom_objects"] == ["Late"]
+
+
+def test_a_model_that_can_not_be_saved(special: Path, tmp_path: Path) -> None:
+    from hpo.training.preflight import check_study
+
+    message = "can't save the model of .*NotImplementedError: no configuration"
+    with pytest.raises(HpoError, match=message):
+        train_and_export(special, "special:unsavable", tmp_path, {})
+    assert contents(tmp_path) == ["trial"]
+    with pytest.raises(BuilderError, match=message):
+        check_study(make_spec(model={"builder": "special:unsavable"}, space={}), special)

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from hpo.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from tests.export.conftest import Exported
+
+pytestmark = pytest.mark.keras
+
+
+def predict(exported: Exported, file: Path, array: str = "x") -> list[dict[str, Any]]:
+    from hpo.export.predict import predict_file
+
+    return predict_file(exported.bundle.folder, file, array)
+
+
+def test_every_kind_of_file(exported: Exported, rows: Path) -> None:
+    x = exported.raw_test_rows
+    np.save(rows.with_suffix(".npy"), x.astype(np.uint8))
+    np.savetxt(rows.with_suffix(".csv"), x, delimiter=",")
+    found = [predict(exported, rows.with_suffix(kind)) for kind in (".npz", ".npy", ".csv")]
+    assert len(found[0]) == len(x)
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_row(exported: Exported, rows: Path) -> None:
+    for row in predict(exported, rows)[:20]:
+        assert set(row) == {"prediction", "probability", "classes"}
+        assert list(row["classes"]) == list("0123456789")
+        assert sum(row["classes"].values()) == pytest.approx(1, abs=1e-5)
+        best = max(row["classes"], key=row["classes"].get)
+        assert (row["prediction"], row["probability"]) == (best, row["classes"][best])
+
+
+def test_rows_of_other_tasks() -> None:
+    from hpo.export.predict import _row
+
+    names = {"class_names": ["no", "yes"], "task": "binary"}
+    expected = {"prediction": "no", "probability": 0.75, "classes": {"no": 0.75, "yes": 0.25}}
+    assert _row(np.array([0.25]), names) == expected
+    assert _row(np.array([1.5]), {"task": "regression"}) == {"prediction": 1.5}
+    assert _row(np.array([1.5, 2]), {"task": "regression"}) == {"prediction": [1.5, 2.0]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rows.npz", {"features": np.zeros((2, 64))}, "no array 'x'; it holds: features"),
+        ("rows.npz", {"x": np.zeros((2, 63))}, r"takes rows of shape \(64,\), received \(63,\)"),
+        ("rows.npz", {"x": np.zeros(64)}, r"takes rows of shape \(64,\), received \(\)"),
+        ("rows.npz", {"x": np.full((2, 64), np.nan)}, "expected finite numbers"),
+        ("rows.npz", {"x": np.full((2, 64), "a")}, "expected finite numbers"),
+        ("rows.npz", {"x": np.array([[{}] * 64])}, "can't be read as"),
+        ("rows.npz", b"", "can't be read as"),
+        ("rows.npz", b"PK\x03\x04 but no archive", "can't be read as"),
+        ("rows.npy", b"\x93NUMPY and no more", "can't be read as"),
+        ("rows.csv", b"a,b\n1,2\n", "can't be read as"),
+        ("rows.csv", b"1,2\n3,4\n", r"received \(2,\)"),
+        ("rows.csv", b"", "expected at least one row"),
+        ("rows.txt", b"1,2", "can't be read as"),
+    ],
+)
+def test_files_that_do_not_fit(
+    exported: Exported, tmp_path: Path, name: str, content: Any, message: str
+) -> None:
+    if isinstance(content, dict):
+        np.savez(tmp_path / name, **content)
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        predict(exported, tmp_path / name)
+
+
+def test_no_file_and_no_bundle(exported: Exported, rows: Path, tmp_path: Path) -> None:
+    from hpo.export.predict import predict_file
+
+    with pytest.raises(UsageError, match="there is no file"):
+        predict(exported, tmp_path / "none.npz")
+    with pytest.raises(UsageError, match="is no exported bundle: expected a folder with"):
+        predict_file(tmp_path, rows, "x")
+
+
+def test_a_damaged_bundle(exported: Exported, rows: Path, tmp_path: Path) -> None:
+    from hpo.export.predict import predict_file
+
+    bundle = tmp_path / "bundle"
+    shutil.copytree(exported.bundle.folder, bundle)
+    (bundle / "model.keras").write_bytes(b"PK")
+    with pytest.raises(UsageError, match=r"model.keras can't be loaded, export it again"):
+        predict_file(bundle, rows, "x")
+    (bundle / "metrics.json").write_text(json.dumps({"task": "multiclass"}))
+    with pytest.raises(UsageError, match="lacks class_names, custom_objects, outputs"):
+        predict_file(bundle, rows, "x")
+    (bundle / "metrics.json").write_text("{")
+    with pytest.raises(UsageError, match=r"metrics.json can't be read"):
+        predict_file(bundle, rows, "x")

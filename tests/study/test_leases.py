@@ -16,6 +16,7 @@ from hpo.study import tables as t
 from hpo.study.database import Database, T, Work
 from hpo.study.leases import Lease, NoSlot, Outcome, Slots, TrialWrites, release_worker
 from hpo.study.studies import StudyRecord, open_study, resume_study, stop_study
+from tests.servers import Open, Plain
 from tests.study.rooms import (
     LONG,
     claimed,
@@ -27,7 +28,6 @@ from tests.study.rooms import (
     slots_of,
     until,
 )
-from tests.study.servers import Open, Plain
 
 COMPLETE = Outcome("COMPLETE", 0.5)
 

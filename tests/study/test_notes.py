@@ -7,8 +7,8 @@ from optuna_dashboard._note import get_note
 
 from hpo.study.database import Database
 from hpo.study.notes import save_study_note
+from tests.servers import Plain
 from tests.study.rooms import new_study
-from tests.study.servers import Plain
 
 
 @pytest.mark.parametrize("text", ["", "short **ünï**", "x" * 2045, "y" * 5000])

@@ -6,8 +6,8 @@ from hpo.study import tables as t
 from hpo.study.database import Database
 from hpo.study.schema import create_schema
 from hpo.study.studies import study_names
+from tests.servers import Open
 from tests.study.rooms import new_study, race
-from tests.study.servers import Open
 
 
 def _create(_index: int, url: str) -> list[str]:

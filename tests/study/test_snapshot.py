@@ -15,8 +15,8 @@ from hpo.study.leases import Outcome, TrialWrites
 from hpo.study.snapshot import best_numbers, best_trial, slot_of, take_snapshot
 from hpo.study.storage import StudyStorage
 from hpo.study.studies import StudyRecord, open_study, stop_study
+from tests.servers import Plain
 from tests.study.rooms import claimed, expire, new_study, slots_of
-from tests.study.servers import Plain
 
 Ended = tuple[str, float | None]
 

@@ -24,8 +24,8 @@ from hpo.study.leases import Lease, Outcome, Slots
 from hpo.study.storage import StudyStorage, make_study
 from hpo.study.studies import StudyRecord
 from hpo.study.suggest import suggest
+from tests.servers import Open, Plain
 from tests.study.rooms import claimed, expire, new_study, slots_of
-from tests.study.servers import Open, Plain
 
 DISTRIBUTIONS: dict[str, tuple[BaseDistribution, Any]] = {
     "rate": (FloatDistribution(1e-5, 1e-1, log=True), 0.1 + 1e-17),

@@ -24,8 +24,8 @@ from hpo.study.studies import (
     stop_study,
     study_names,
 )
+from tests.servers import Open, Plain
 from tests.study.rooms import FACTS, claimed, make_spec, new_study, race, rows, slots_of
-from tests.study.servers import Open, Plain
 
 
 def test_study_is_an_optuna_study_with_slots(database: Database, plain: Plain) -> None:

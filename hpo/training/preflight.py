@@ -26,6 +26,7 @@ from hpo.spec.models import (
     TRAINING_PARAMETERS,
     BoolParameter,
     CategoricalParameter,
+    FloatParameter,
     IntParameter,
     Parameter,
     Scalar,
@@ -52,13 +53,15 @@ def check_study(spec: StudySpec, project: Path) -> Preflight:
     metrics: tuple[str, ...] = ()
     parameters: dict[str, Parameter] = {}
     try:
-        first = _build(bench, _lowest)
+        suggested: dict[str, Parameter] = {}
+        first = _build(bench, _noting(suggested, _lowest))
         problems += _without_effect(bench, first)
         metrics = _one_epoch(bench, first)
         _check_savable(bench, first)
         problems += _check_metric(spec, metrics)
-        parameters, asked = _ask_around(bench, first)
+        parameters, asked = _ask_around(bench, first, suggested)
         problems += _never_asked(spec, parameters, asked)
+        problems += _check_sampler(spec, suggested)
     except SpaceError as error:
         problems.append(StudyProblem(("space", error.entry), str(error)))
     except SettingError as error:
@@ -146,14 +149,17 @@ def _without_effect(bench: Bench, first: TrialModel) -> list[StudyProblem]:
     return [StudyProblem(("space", name), words.format(name)) for name in sorted(first.unused)]
 
 
-def _ask_around(bench: Bench, first: TrialModel) -> tuple[dict[str, Parameter], set[str]]:
+def _ask_around(
+    bench: Bench, first: TrialModel, suggested: dict[str, Parameter]
+) -> tuple[dict[str, Parameter], set[str]]:
     """Declarations and names asked for; other values may take other branches of the builder."""
     parameters, asked = dict(first.values.declared), set(first.values.asked)
     draw = random.Random(0)
     for probe in range(_PROBES):
         if asked >= set(bench.spec.space):
             break
-        built = _build(bench, _highest if probe == 0 else _drawn(draw))
+        suggest = _highest if probe == 0 else _drawn(draw)
+        built = _build(bench, _noting(suggested, suggest))
         parameters |= built.values.declared
         asked |= built.values.asked
     return parameters, asked
@@ -175,6 +181,24 @@ def _never_asked(
     return problems
 
 
+def _check_sampler(spec: StudySpec, suggested: dict[str, Parameter]) -> list[StudyProblem]:
+    """Samplers that go through a fixed list of values must know every parameter."""
+    sampler = spec.search.sampler
+    if sampler.type == "brute_force":
+        endless = [n for n, p in suggested.items() if isinstance(p, FloatParameter) and not p.step]
+        words = "brute_force can't try every value of {!r}: give it a step in space, or choices"
+        return [StudyProblem(("search", "sampler"), words.format(name)) for name in endless]
+    if sampler.type != "grid":
+        return []
+    grid = sampler.options["search_space"]
+    path = ("search", "sampler", "search_space")
+    lacks = "the grid lacks {!r}, which the builder asks for: add it, or fix it in space"
+    idle = "the grid has {!r}, which is never sampled: leave it out"
+    return [StudyProblem(path, lacks.format(name)) for name in suggested if name not in grid] + [
+        StudyProblem((*path, name), idle.format(name)) for name in grid if name not in suggested
+    ]
+
+
 def _check_metric(spec: StudySpec, metrics: tuple[str, ...]) -> list[StudyProblem]:
     metric = spec.objective.metric
     if metric in metrics:
@@ -183,6 +207,16 @@ def _check_metric(spec: StudySpec, metrics: tuple[str, ...]) -> list[StudyProble
     hint = f"did you mean {near[0]!r}? " if near else ""
     words = f"{metric!r} is never reported; {hint}reported are: {', '.join(metrics)}"
     return [StudyProblem(("objective", "metric"), words)]
+
+
+def _noting(suggested: dict[str, Parameter], suggest: Suggest) -> Suggest:
+    """The same suggestions, with a note of what was asked for."""
+
+    def noted(name: str, parameter: Parameter) -> Scalar:
+        suggested[name] = parameter
+        return suggest(name, parameter)
+
+    return noted
 
 
 def _lowest(_name: str, parameter: Parameter) -> Scalar:

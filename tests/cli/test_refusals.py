@@ -86,6 +86,22 @@ NPZ = {"source": {"type": "npz", "path": "data.npz"}}
             ["objective.metric", "never reported", "did you mean 'val_accuracy'"],
         ),
         ({"data": NPZ}, ["data.npz"]),
+        (
+            {
+                "search": {
+                    "trials": 2,
+                    "sampler": {"type": "grid", "search_space": {"unit": [4, 5]}},
+                }
+            },
+            ["search.sampler.search_space", "lacks 'units'", "'unit', which is never sampled"],
+        ),
+        (
+            {
+                "space": {"learning_rate": {"type": "float", "low": 0.001, "high": 0.1}},
+                "search": {"trials": 2, "sampler": "brute_force"},
+            },
+            ["search.sampler", "every value of 'learning_rate'"],
+        ),
         ({"training": {"epochs": 2, "loss": "squared"}}, ["loss", "squared"]),
         ({"training": {"epochs": 2, "class_weight": {"eleven": 2.0}}}, ["eleven"]),
     ],

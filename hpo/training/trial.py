@@ -29,7 +29,7 @@ from hpo.training.compiling import (
     targets_for,
     training_defaults,
 )
-from hpo.training.epochs import EpochRunner, epoch_order, seed_epoch
+from hpo.training.epochs import EpochRunner, epoch_order, forgotten_gradients, seed_epoch
 from hpo.training.progress import Progress, follow_plateau, rate_factor, stops_early
 
 
@@ -97,12 +97,13 @@ def run_trial(bench: Bench, task: TrialTask, channel: Channel) -> TrialEnd:
         BuilderError: The builder makes another model than the one that the checkpoint is of.
         Exception: Whatever the builder or the training raised.
     """
-    built = build_model(bench, channel.suggest, task.seed)
-    run = _Run(bench, task, built)
-    run.restore()
-    channel.begin(Begun(run.progress.epoch, built.model.count_params(), _device()))
-    pruned = run.repeat_reports(channel) or run.train(channel)
-    return TrialEnd(run.progress, pruned, run.best_checkpoint())
+    with forgotten_gradients():
+        built = build_model(bench, channel.suggest, task.seed)
+        run = _Run(bench, task, built)
+        run.restore()
+        channel.begin(Begun(run.progress.epoch, built.model.count_params(), _device()))
+        pruned = run.repeat_reports(channel) or run.train(channel)
+        return TrialEnd(run.progress, pruned, run.best_checkpoint())
 
 
 class _Run:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -250,6 +251,31 @@ def test_regression_and_binary(
     assert end.progress.best_value == (max if binary else min)(
         logs[metric] for logs in end.progress.history
     )
+
+
+def test_a_trial_leaves_no_graph_behind(make_bench: MakeBench, tmp_path: Path) -> None:
+    space = {"units": 16, "dropout": 0.3, "batchnorm": True}
+    bench = make_bench(training={"epochs": 1, "batch_size": 256}, space=space)
+    before = count_graphs()
+    run(bench, tmp_path, MemoryChannel())
+    assert count_graphs() <= before
+
+
+def count_graphs() -> int:
+    gc.collect()
+    return sum(type(each).__name__ == "FuncGraph" for each in gc.get_objects())
+
+
+def test_a_function_that_outlives_its_trial_keeps_its_gradient(
+    make_bench: MakeBench, project: Path, tmp_path: Path
+) -> None:
+    from hpo.training.trial import load_builder
+
+    spec = make_spec(model={"builder": "tiny:traced"}, space={}, training={"epochs": 1})
+    builder = load_builder(spec.model, make_bench().data.signature, project)
+    bench = dataclasses.replace(make_bench(), spec=spec, builder=builder)
+    one, other = (run(bench, tmp_path / str(i), MemoryChannel()).progress.history for i in (1, 2))
+    assert one == other
 
 
 def test_mixed_precision_with_a_schedule_resumes(digits: Bench, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hpo.training.channel import Begun
 
 BUILDERS = """
 import keras
+import tensorflow as tf
 
 
 def dense(hp, input_shape, num_outputs, task):
@@ -31,6 +32,22 @@ def compiled(hp, input_shape, num_outputs):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(rate), loss, metrics=["accuracy"])
     return model
+
+
+@tf.custom_gradient
+def doubled(x):
+    return 2 * x, lambda upstream: 2 * upstream
+
+
+@tf.function
+def traced_once(x):
+    return doubled(x) + doubled(-x) / 2
+
+
+def traced(hp, input_shape, num_outputs):
+    x = inputs = keras.Input(input_shape)
+    x = keras.layers.Lambda(traced_once, output_shape=input_shape)(x)
+    return keras.Model(inputs, keras.layers.Dense(num_outputs, "softmax")(x))
 """
 
 

@@ -1,6 +1,7 @@
 # make run    sets everything up, tunes a model on scikit-learn's digits, exports the best one
 # make test   sets everything up, runs all tests
 # make check  linters, types and the quick tests
+# make faults kills workers, trainers and databases in every way that docs/faults.md lists
 # Each installs into .venv first, when pyproject.toml or constraints.txt is newer.
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ STAMP := $(VENV)/.installed-$(TENSORFLOW)
 STUDY ?= studies/digits-mlp.yaml
 WORKERS ?= 2
 
-.PHONY: install run test check lint schema clean
+.PHONY: install run test faults storm check lint schema clean
 
 install: $(STAMP)
 
@@ -29,10 +30,19 @@ run: install
 	$(BIN)/hpo run $(STUDY) --workers $(WORKERS)
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m 'not long' -n 2 --dist loadfile
+
+# Workers, trainers and databases are killed, stopped and cut off.
+faults: install
+	$(BIN)/python -m pytest tests/faults -n 2
+
+# The random storm with as many seeds as asked: make storm SEEDS=10
+SEEDS ?= 3
+storm: install
+	STORM_SEEDS=$(SEEDS) $(BIN)/python -m pytest tests/faults/test_storm.py
 
 check: lint
-	$(BIN)/python -m pytest -m 'not keras and not slow' -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m 'not keras and not slow and not long' -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

@@ -23,6 +23,7 @@ from hpo import __version__
 from hpo.errors import HpoError, UsageError
 
 if TYPE_CHECKING:
+    from hpo.launch.doctor import Check
     from hpo.study.database import Database
     from hpo.study.snapshot import BestTrial
     from hpo.study.studies import StudyRecord
@@ -246,7 +247,7 @@ def worker(
         if with_parent:
             _stop_with_stdin(interruption.stop)
         try:
-            with _opened(_url(storage, project), patience=db_timeout) as database:
+            with _opened(_url(storage, project), db_timeout, interruption.stop) as database:
                 record = _find(database, study)
                 Worker(database, record, options, trainers, interruption.stop, name).run()
         finally:
@@ -375,15 +376,34 @@ def resume(study: str | None, project: Path, storage: str | None) -> None:
     _say(f"{record.name!r} goes on; start workers with: hpo worker {record.name}")
 
 
+@cli.command()
+@_json_option
+@_artifacts_option
+@_project_option
+@_storage_option
+def doctor(as_json: bool, artifacts: Path | None, project: Path, storage: str | None) -> int:
+    """Check database, artifacts folder, packages and machine; nothing is created."""
+    from hpo.launch.doctor import examine
+
+    checks = list(examine(_url(storage, project), artifacts or project / "artifacts"))
+    if as_json:
+        _print_json([asdict(check) for check in checks])
+    else:
+        _print_checks(checks)
+    return 1 if any(check.state == "problem" for check in checks) else 0
+
+
 def _url(storage: str | None, project: Path) -> str:
     return storage or f"sqlite:///{project / 'hpo.db'}"
 
 
 @contextmanager
-def _opened(url: str, patience: float = 10.0) -> Iterator[Database]:
+def _opened(
+    url: str, patience: float = 10.0, hurry: threading.Event | None = None
+) -> Iterator[Database]:
     from hpo.study.database import Database
 
-    database = Database(url, patience=patience)
+    database = Database(url, patience=patience, hurry=hurry)
     try:
         yield database
     finally:
@@ -445,6 +465,22 @@ def _show_best(trial: BestTrial, record: StudyRecord, figures: dict[str, str]) -
     from hpo.watch.tables import best_table
 
     _print_table(best_table(trial, record.metric, figures))
+
+
+def _print_checks(checks: list[Check]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="hpo doctor", title_justify="left", title_style="bold", show_header=False)
+    for style in ("", "bold"):
+        table.add_column(no_wrap=True, style=style)
+    table.add_column(overflow="fold")
+    colours = {"ok": "green", "warning": "yellow", "problem": "red"}
+    for check in checks:
+        words = f"{check.found}\n-> {check.advice}" if check.advice else check.found
+        # As Text: brackets in a path are no markup.
+        table.add_row(check.name, Text(check.state, colours[check.state]), Text(words))
+    _print_table(table)
 
 
 def _plain_prediction(row: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,9 +19,18 @@ from sqlalchemy.exc import (
     OperationalError,
     ProgrammingError,
 )
-from tenacity import Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    sleep_using_event,
+    stop_any,
+    stop_before_delay,
+    stop_when_event_set,
+    wait_random_exponential,
+)
 
 from hpo.errors import StorageError, StudyNotFoundError, UsageError
+from hpo.study.mysql import TRANSIENT, make_mysql_engine
 
 T = TypeVar("T")
 Work = Callable[[sa.Connection], T]
@@ -30,8 +40,10 @@ _DRIVERS = {
     "postgresql": "postgresql+psycopg",
     "postgres": "postgresql+psycopg",
     "mysql": "mysql+pymysql",
-    "mariadb": "mariadb+pymysql",
+    # Optuna knows the dialect "mysql" only, and SQLAlchemy sees by itself which server it is.
+    "mariadb": "mysql+pymysql",
 }
+_EXTRAS = {"mysql": "'keras-hpo[mysql]'"}
 _BUSY_SECONDS = 60
 # A connection whose other end has gone without a word is given up after some seconds, not hours.
 _POSTGRESQL_OPTIONS = {
@@ -82,7 +94,9 @@ def parse_url(text: str) -> sa.URL:
             "a SQLite storage needs a file, because every process opens it again; "
             "expected something like sqlite:///hpo.db"
         )
-    return url if "+" in url.drivername else url.set(drivername=_DRIVERS[name])
+    dialect, _, driver = _DRIVERS[name].partition("+")
+    driver = url.drivername.partition("+")[2] or driver
+    return url.set(drivername=f"{dialect}+{driver}" if driver else dialect)
 
 
 _NO_URL = (
@@ -111,11 +125,20 @@ class Database:
         url: A SQLAlchemy URL with its password.
         create: Create a SQLite file that does not exist.
         patience: Seconds that one transaction keeps trying before StorageError is raised.
+        hurry: Once set, no transaction is tried a second time: whoever leaves can't wait.
     """
 
-    def __init__(self, url: str, *, create: bool = False, patience: float = 10.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        create: bool = False,
+        patience: float = 10.0,
+        hurry: threading.Event | None = None,
+    ) -> None:
         self.url = url
         self.patience = patience
+        self._hurry = hurry or threading.Event()
         self.engine = make_engine(url, create=create)
 
     def __repr__(self) -> str:
@@ -123,7 +146,7 @@ class Database:
 
     @property
     def dialect(self) -> str:
-        """`sqlite`, `postgresql`, `mysql` or `mariadb`."""
+        """`sqlite`, `postgresql` or `mysql`, which stands for MariaDB too."""
         return self.engine.dialect.name
 
     def read(self, work: Work[T], patience: float | None = None) -> T:
@@ -152,7 +175,8 @@ class Database:
         retrying = Retrying(
             retry=retry_if_exception(is_transient),
             wait=wait_random_exponential(multiplier=0.05, max=2.0),
-            stop=stop_before_delay(patience),
+            stop=stop_any(stop_before_delay(patience), stop_when_event_set(self._hurry)),
+            sleep=sleep_using_event(self._hurry),
             reraise=True,
         )
         try:
@@ -164,7 +188,7 @@ class Database:
             raise StorageError(self._explain(error)) from None
 
     def _explain(self, error: DBAPIError) -> str:
-        reason = next(iter(str(error.orig).strip().splitlines()), type(error.orig).__name__)
+        reason = next(iter(_words(error).strip().splitlines()), type(error.orig).__name__)
         password = self.engine.url.password or ""
         for secret in filter(None, (password, quote(password, safe=""))):
             reason = reason.replace(secret, "***")
@@ -180,10 +204,25 @@ def is_transient(error: BaseException) -> bool:
     """Whether the same work may succeed a little later."""
     if not isinstance(error, DBAPIError):
         return False
+    code = _mysql_code(error)
+    if code is not None:
+        return error.connection_invalidated or code in TRANSIENT
     text = str(error.orig).lower()
     if any(words in text for words in _PERMANENT):
         return False
     return isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+
+
+def _mysql_code(error: DBAPIError) -> int | None:
+    """The number that MySQL's drivers put before the words; other drivers have words alone."""
+    first = next(iter(error.orig.args), None) if error.orig is not None else None
+    return first if isinstance(first, int) else None
+
+
+def _words(error: DBAPIError) -> str:
+    if error.orig is None:
+        return str(error)
+    return str(error.orig if _mysql_code(error) is None else error.orig.args[-1])
 
 
 def _is_trouble(error: DBAPIError) -> bool:
@@ -197,7 +236,7 @@ def _is_trouble(error: DBAPIError) -> bool:
 
 
 def make_engine(url: str, *, create: bool = False) -> sa.Engine:
-    """An engine for `url`; SQLite gets WAL, a long busy timeout and immediate transactions."""
+    """An engine for `url`, with connections set up as its kind of database needs them."""
     parsed = parse_url(url)
     backend = parsed.get_backend_name()
     if backend == "sqlite":
@@ -205,11 +244,11 @@ def make_engine(url: str, *, create: bool = False) -> sa.Engine:
     try:
         if backend == "postgresql":
             return _postgresql_engine(parsed)
-        return sa.create_engine(parsed, pool_size=2)
+        return make_mysql_engine(parsed)
     except ImportError as error:
         raise UsageError(
             f"the driver for {backend} is not installed: {error.name}; "
-            f"install it with pip install {error.name}"
+            f"install it with pip install {_EXTRAS.get(backend, error.name)}"
         ) from None
     except ArgumentError:
         raise UsageError(

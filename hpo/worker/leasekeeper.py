@@ -45,7 +45,8 @@ class LeaseKeeper:
 
     def close(self) -> None:
         self._closed.set()
-        self._thread.join()
+        # Not for ever: it may be waiting for a database that is away.
+        self._thread.join(1.0)
 
     def _run(self) -> None:
         while not self._closed.wait(self._slots.lease_seconds / 3):

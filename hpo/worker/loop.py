@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import threading
@@ -89,10 +90,16 @@ class Worker:
         keeper = LeaseKeeper(self._slots)
         try:
             return self._work(keeper)
+        except StorageError:
+            # Told to leave, nobody waits for a database that is away.
+            if not self._stop.is_set():
+                raise
+            return 0
         finally:
             keeper.close()
             self._drop_trainer()
-            workers.left(self._database, self.name)
+            with contextlib.suppress(StorageError):
+                workers.left(self._database, self.name)
 
     def _work(self, keeper: LeaseKeeper) -> int:
         ended = 0
@@ -189,9 +196,15 @@ class Worker:
         if keeper.lost:
             logger.warning("trial %d: another worker has taken it over", lease.number)
         else:
+            self._release(lease)
+        return 0
+
+    def _release(self, lease: Lease) -> None:
+        try:
             self._slots.release(lease)
             logger.info("trial %d: given back", lease.number)
-        return 0
+        except StorageError:
+            logger.warning("trial %d: not given back, its lease will run out", lease.number)
 
     def _crashed(self, lease: Lease, reason: str) -> int:
         """The trainer died or hung: another attempt, or the trial has failed."""

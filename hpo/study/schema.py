@@ -9,6 +9,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from hpo.errors import StorageError
 from hpo.study import tables as t
 from hpo.study.database import Database, masked
+from hpo.study.mysql import adapt_optuna_tables, check_version
 
 _ATTEMPTS = 20
 
@@ -23,6 +24,8 @@ def create_schema(database: Database) -> None:
 
     # Tells a wrong password or a missing database in our words, before Optuna meets it.
     database.write(lambda connection: connection.execute(sa.select(1)))
+    if database.dialect == "mysql":
+        check_version(database.engine.dialect)
     # CREATE TABLE IF NOT EXISTS is no lock: whoever comes second may fail, and finds all there
     # on the next attempt.
     racing = Retrying(
@@ -48,5 +51,9 @@ def _create(database: Database) -> None:
     url = url.replace("{", "{{").replace("}", "}}")
     options = {"connect_args": {"timeout": 60}} if database.dialect == "sqlite" else {}
     storage = RDBStorage(url, engine_kwargs=options)
+    if database.dialect == "mysql":
+        # On Optuna's connection, which waits as long as a big table takes.
+        with storage.engine.begin() as connection:
+            adapt_optuna_tables(connection)
     storage.engine.dispose()
     database.write(t.metadata.create_all)

@@ -7,6 +7,7 @@ importing Optuna. `tests/study/test_tables.py` holds them against Optuna's model
 from __future__ import annotations
 
 import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
@@ -93,18 +94,28 @@ trial_intermediate_values = sa.Table(
     ),
 )
 
+# The text may be long, and MySQL's plain TEXT ends at 64 KiB.
+_LONG_TEXT = sa.Text().with_variant(sa.Text(2**32 - 1), "mysql")
+# Names differ by case and accents also where the server's default has it otherwise.
+_MYSQL: dict[str, Any] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+}
+
 hpo_studies = sa.Table(
     "hpo_studies",
     metadata,
     sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("spec", sa.Text, nullable=False),
-    sa.Column("facts", sa.Text, nullable=False),
+    sa.Column("spec", _LONG_TEXT, nullable=False),
+    sa.Column("facts", _LONG_TEXT, nullable=False),
     sa.Column("trials", sa.Integer, nullable=False),
     sa.Column("metric", sa.String(200), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("reason", sa.Text),
+    sa.Column("reason", _LONG_TEXT),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("deadline", sa.Double),
+    **_MYSQL,
 )
 hpo_slots = sa.Table(
     "hpo_slots",
@@ -119,9 +130,10 @@ hpo_slots = sa.Table(
     sa.Column("number", sa.Integer),
     sa.Column("exceptions", sa.Integer, nullable=False),
     sa.Column("crashes", sa.Integer, nullable=False),
-    sa.Column("failure", sa.Text),
+    sa.Column("failure", _LONG_TEXT),
     sa.Column("finished_at", sa.Double),
     sa.Index("ix_hpo_slots_state", "study_id", "state"),
+    **_MYSQL,
 )
 hpo_workers = sa.Table(
     "hpo_workers",
@@ -133,6 +145,7 @@ hpo_workers = sa.Table(
     sa.Column("started_at", sa.Double, nullable=False),
     sa.Column("seen_at", sa.Double, nullable=False),
     sa.Column("left_at", sa.Double),
+    **_MYSQL,
 )
 
 
@@ -155,8 +168,8 @@ def _clock_postgresql(_element: clock, _compiler: SQLCompiler, **_: object) -> s
 
 
 @compiles(clock, "mysql")
-@compiles(clock, "mariadb")
 def _clock_mysql(_element: clock, _compiler: SQLCompiler, **_: object) -> str:
+    # Right because the session's time zone is UTC. sysdate() moves on while a statement waits.
     return "CAST(unix_timestamp(sysdate(6)) AS double)"
 
 
@@ -179,6 +192,6 @@ def _utc_postgresql(_element: utc_now, _compiler: SQLCompiler, **_: object) -> s
 
 
 @compiles(utc_now, "mysql")
-@compiles(utc_now, "mariadb")
 def _utc_mysql(_element: utc_now, _compiler: SQLCompiler, **_: object) -> str:
-    return "utc_timestamp(6)"
+    # Optuna's column holds whole seconds, and MySQL would round up into the future.
+    return "utc_timestamp()"

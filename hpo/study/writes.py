@@ -31,7 +31,7 @@ def upsert(
 ) -> None:
     """Inserts rows; a row whose `keys` exist is overwritten."""
     others = [name for name in rows[0] if name not in keys]
-    if connection.dialect.name in ("mysql", "mariadb"):
+    if connection.dialect.name == "mysql":
         from sqlalchemy.dialects import mysql
 
         into = mysql.insert(table)

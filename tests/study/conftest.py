@@ -1,4 +1,4 @@
-"""Every test that asks for `database_url` or `database` runs on SQLite and on PostgreSQL."""
+"""Every test that asks for `database_url` or `database` runs on SQLite, PostgreSQL and MariaDB."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from hpo.study.database import Database
 from hpo.study.studies import create_schema
-from tests.servers import Open, Plain, Server
+from tests.servers import Open, Plain, PostgreSQL, Server
 
 
 @pytest.fixture(scope="session")
@@ -26,9 +26,16 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """For what a file can't do."""
+    found: Server = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture
@@ -37,7 +44,7 @@ def database_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -
     if backend == "sqlite":
         yield f"sqlite:///{tmp_path / 'hpo.db'}"
         return
-    server: Server = request.getfixturevalue("postgresql")
+    server: Server = request.getfixturevalue(backend)
     url = server.new_database()
     yield url
     server.drop(url)
@@ -50,7 +57,7 @@ def prepared_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -
         shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "hpo.db")
         yield f"sqlite:///{tmp_path / 'hpo.db'}"
         return
-    server: Server = request.getfixturevalue("postgresql")
+    server: Server = request.getfixturevalue(backend)
     url = server.new_database(schema=True)
     yield url
     server.drop(url)
@@ -103,7 +110,7 @@ def sqlite_database(sqlite_template: Path, tmp_path: Path, opened: Open) -> Data
 
 
 @pytest.fixture
-def locked_role(postgresql: Server) -> Iterator[tuple[str, str]]:
+def locked_role(postgresql: PostgreSQL) -> Iterator[tuple[str, str]]:
     """A role that needs its password, and the password: everything that a URL can trip over."""
     password = "p{0}@a:b/c%d?e#f"
     postgresql.execute(

@@ -89,6 +89,7 @@ def context() -> Any:
             "hpo.study.storage",
             "hpo.spec",
             "psycopg",
+            "pymysql",
             "pytest",
             "optuna.storages._rdb.storage",
         ]

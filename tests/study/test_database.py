@@ -28,6 +28,8 @@ NASTY = "p{0}@a:b/c%d"
         ("postgresql://u:p@h/d", "postgresql+psycopg"),
         ("postgres://u:p@h/d", "postgresql+psycopg"),
         ("mysql://u:p@h/d", "mysql+pymysql"),
+        ("mariadb://u:p@h/d", "mysql+pymysql"),
+        ("mariadb+mysqldb://u:p@h/d", "mysql+mysqldb"),
         ("postgresql+psycopg2://u:p@h/d", "postgresql+psycopg2"),
     ],
 )
@@ -66,8 +68,9 @@ def test_driver_that_is_not_installed_is_named() -> None:
         make_engine("postgresql+pg8000://u:p@h/d")
 
 
-def test_password_is_in_no_text(opened: Open) -> None:
-    url = f"postgresql://u:{quote(NASTY, safe='')}@127.0.0.1:1/d"
+@pytest.mark.parametrize("kind", ["postgresql", "mysql"])
+def test_password_is_in_no_text(kind: str, opened: Open) -> None:
+    url = f"{kind}://u:{quote(NASTY, safe='')}@127.0.0.1:1/d"
     database = opened(url, patience=0.1)
     with pytest.raises(StorageError) as caught:
         database.read(lambda connection: connection.execute(sa.select(1)))
@@ -182,15 +185,17 @@ def test_sqlite_pragmas(sqlite_database: Database) -> None:
     }
 
 
-def test_unreachable_postgresql_is_told_within_the_patience(opened: Open) -> None:
+@pytest.mark.parametrize("kind", ["postgresql", "mysql", "mariadb"])
+def test_unreachable_server_is_told_within_the_patience(kind: str, opened: Open) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        database = opened(f"postgresql://u:secret@127.0.0.1:{taken.getsockname()[1]}/d")
+        database = opened(f"{kind}://u:secret@127.0.0.1:{taken.getsockname()[1]}/d")
         began = time.monotonic()
         with pytest.raises(StorageError, match=r"out of reach.*--storage") as caught:
             database.read(lambda connection: connection.execute(sa.select(1)), patience=0.5)
         assert time.monotonic() - began < 2
     assert caught.value.exit_code == 5
+    assert "secret" not in str(caught.value)
 
 
 def test_work_is_repeated_until_the_trouble_is_over(database: Database) -> None:
@@ -250,36 +255,35 @@ def test_is_transient_tells_waiting_from_giving_up() -> None:
     assert not is_transient(ValueError("x"))
 
 
-def test_killed_connection_is_replaced(postgresql: Server, opened: Open) -> None:
-    url = postgresql.new_database(schema=True)
+def test_killed_connection_is_replaced(server: Server, opened: Open) -> None:
+    url = server.new_database(schema=True)
     database = opened(url)
     record = new_study(database)
-    name = sa.make_url(url).database
-    killed = postgresql.execute(
-        f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}'"
-    )
-    assert killed > 0
+    connections = server.connections(url)
+    assert connections
+    for connection in connections:
+        server.kill(connection)
     assert study_names(database) == [record.name]
     database.close()
-    postgresql.drop(url)
+    server.drop(url)
 
 
-def test_connection_killed_inside_the_work_is_replaced(postgresql: Server, opened: Open) -> None:
-    url = postgresql.new_database(schema=True)
+def test_connection_killed_inside_the_work_is_replaced(server: Server, opened: Open) -> None:
+    url = server.new_database(schema=True)
     database = opened(url)
     killed: list[int] = []
 
     def work(connection: sa.Connection) -> None:
         connection.execute(sa.text("INSERT INTO studies (study_name) VALUES ('one')"))
         if not killed:
-            killed.append(connection.execute(sa.text("SELECT pg_backend_pid()")).scalar_one())
-            postgresql.execute(f"SELECT pg_terminate_backend({killed[0]})")
+            killed.append(connection.execute(sa.text(server.connection_id)).scalar_one())
+            server.kill(killed[0])
 
     database.write(work)
     count = sa.text("SELECT count(*) FROM studies")
     assert database.read(lambda connection: connection.execute(count).scalar_one()) == 1
     database.close()
-    postgresql.drop(url)
+    server.drop(url)
 
 
 def test_abandoned_transaction_ends_by_itself(postgresql: Server, opened: Open) -> None:

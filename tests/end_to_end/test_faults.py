@@ -9,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import psutil
 import pytest
 import sqlalchemy as sa
 
+from hpo.training.checkpoints import load_checkpoint
 from tests.end_to_end.conftest import Project, study_content
 
 pytestmark = pytest.mark.keras
@@ -35,7 +37,8 @@ def wait_for(condition: Callable[[], Any], seconds: float = 90) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = condition()
-        if found:
+        # 0 is a trial's number.
+        if found is not None and found is not False:
             return found
         time.sleep(0.05)
     raise AssertionError("it did not happen in time")
@@ -137,6 +140,43 @@ def test_a_trainer_ends_with_its_worker(long_project: Project) -> None:
     worker.kill()
     worker.communicate()
     wait_for(lambda: not psutil.pid_exists(trainer))
+
+
+def test_a_trial_killed_twice_equals_one_that_was_never_killed(
+    long_project: Project, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    content = study_content()
+    content["training"] |= {"epochs": EPOCHS, "deterministic": True}
+    content["search"] = {"trials": 1}
+    long_project.write(content)
+    calm = Project(tmp_path_factory.mktemp("calm"), long_project.forkserver)
+    calm.write(content)
+    assert calm.hpo("run", "study.yaml", "--workers", 1, "--no-export").returncode == 0
+
+    assert long_project.hpo("submit", "study.yaml").returncode == 0
+    worker = long_project.start("worker", "small", "--threads", "2")
+    for _ in range(2):
+        wait_for(lambda: in_the_middle(long_project))
+        before = reported(long_project, 0)
+        [trainer] = trainers_of(long_project, worker.pid)
+        os.kill(trainer, signal.SIGKILL)
+        wait_for(lambda before=before: reported(long_project, 0) > before + 3)
+    output, _ = worker.communicate(timeout=200)
+    assert worker.returncode == 0, output
+    killed, never = (_trial_and_weights(each) for each in (long_project, calm))
+    assert len(killed[0].user_attrs["resumed_at"]) == 2
+    assert killed[0].intermediate_values == never[0].intermediate_values
+    assert killed[0].value == never[0].value
+    assert len(killed[1]) == len(never[1]) > 0
+    for one, other in zip(killed[1], never[1], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def _trial_and_weights(project: Project) -> tuple[optuna.trial.FrozenTrial, list[Any]]:
+    [trial] = optuna.load_study(study_name="small", storage=project.storage).get_trials()
+    checkpoint = load_checkpoint(project.folder / "artifacts" / trial.user_attrs["checkpoint"])
+    assert checkpoint is not None
+    return trial, [*checkpoint.weights, *checkpoint.optimizer]
 
 
 def test_ctrl_c_of_run_and_run_again(long_project: Project) -> None:

@@ -41,8 +41,11 @@ SEEDS ?= 3
 storm: install
 	STORM_SEEDS=$(SEEDS) $(BIN)/python -m pytest tests/faults/test_storm.py
 
+# Folders whose every test needs Keras are not even collected: that would import it.
+KERAS_TESTS := models training export worker/test_trainers.py end_to_end
 check: lint
-	$(BIN)/python -m pytest -m 'not keras and not slow and not long' -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m 'not keras and not slow and not long' -n 2 --dist loadfile \
+		$(KERAS_TESTS:%=--ignore=tests/%)
 
 lint: install
 	$(BIN)/ruff check .

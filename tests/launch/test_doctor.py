@@ -255,6 +255,7 @@ def test_byte_code_is_looked_for_where_python_looks(
     for module in ("keras", "tensorflow"):
         (tmp_path / module).mkdir()
         (tmp_path / module / "__init__.py").write_text("raise RuntimeError('was imported')")
+        monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     check = doctor.check_byte_code()
     assert check.state == "warning"

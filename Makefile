@@ -1,7 +1,7 @@
 # make run    sets everything up, tunes a model on scikit-learn's digits, exports the best one
 # make test   sets everything up, runs all tests
 # make check  linters, types and the quick tests
-# make faults kills workers, trainers and databases in every way that docs/faults.md lists
+# make faults the long tests that make test leaves out: more faults, and every database
 # Each installs into .venv first, when pyproject.toml or constraints.txt is newer.
 
 PYTHON ?= python3
@@ -32,9 +32,8 @@ run: install
 test: install
 	$(BIN)/python -m pytest -m 'not long' -n 2 --dist loadfile
 
-# Workers, trainers and databases are killed, stopped and cut off.
 faults: install
-	$(BIN)/python -m pytest tests/faults -n 2
+	$(BIN)/python -m pytest -m long -n 2 --dist loadfile
 
 # The random storm with as many seeds as asked: make storm SEEDS=10
 SEEDS ?= 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
 import math
@@ -91,10 +92,15 @@ class Attempt:
 
     def _suggest(self, asked: m.Suggest) -> m.Suggested | m.Rejected:
         try:
-            return m.Suggested(suggest(self._trial, asked.name, asked.parameter))
+            value = suggest(self._trial, asked.name, asked.parameter)
         except (BuilderError, ValueError) as error:
             # ValueError: Optuna's word for a range that it can't use.
             return m.Rejected(str(error))
+        if self._spec.search.sampler.type == "brute_force":
+            # Shown to others at once, or they would try the same combination.
+            with contextlib.suppress(StorageError):
+                self._storage.flush(self._slots, _REPORT_PATIENCE)
+        return m.Suggested(value)
 
     def _begin(self, begun: m.Begun) -> None:
         self._trial.set_user_attr("model_parameters", begun.parameters)

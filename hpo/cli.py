@@ -1,4 +1,4 @@
-"""The `hpo` command: parses, calls, prints. The only place that prints or exits.
+"""The `hpo` command: parses, calls, prints. Nothing but this and `hpo.console` prints or exits.
 
 What needs Optuna, SQLAlchemy or rich is imported inside the commands, so `hpo --help` is quick.
 Data goes to stdout, progress and logs to stderr.
@@ -20,12 +20,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hpo import __version__
+from hpo.console import (
+    error_console,
+    log_to_stderr,
+    print_best,
+    print_checks,
+    print_exported,
+    print_json,
+    print_prediction,
+    print_table,
+    say,
+)
 from hpo.errors import HpoError, UsageError
 
 if TYPE_CHECKING:
-    from hpo.launch.doctor import Check
     from hpo.study.database import Database
-    from hpo.study.snapshot import BestTrial
     from hpo.study.studies import StudyRecord
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -136,23 +145,23 @@ def run(
     url, artifacts = _url(storage, project), artifacts or project / "artifacts"
     trainers = Trainers(os.environ.get(_FORKSERVER))
     try:
-        _say(f"checking {file} ...")
+        say(f"checking {file} ...")
         record = submit_study(file, url, project, trainers)
         options = LaunchOptions(
             record.name, url, project, artifacts, workers, lease, trainers.address
         )
         with _opened(url) as database:
-            with interruptible() as interruption, progress_display(_console()) as display:
+            with interruptible() as interruption, progress_display(error_console()) as display:
                 end = work_through(database, record, options, interruption, display.show)
             if end.interrupted:
-                _say(
+                say(
                     f"interrupted; {end.snapshot.finished} of {end.snapshot.trials} trials are "
                     "finished. The same command goes on from here."
                 )
                 return INTERRUPTED
-            _say(f"the study {record.name!r} is finished: {end.snapshot.trials} trials")
+            say(f"the study {record.name!r} is finished: {end.snapshot.trials} trials")
             if no_export:
-                _print_best(database, record)
+                print_best(database, record)
             else:
                 _export(database, record, project, artifacts, out, trainers)
     finally:
@@ -171,7 +180,7 @@ def submit(file: Path, project: Path, storage: str | None) -> None:
     with _trainers() as trainers:
         record = submit_study(file, _url(storage, project), project, trainers)
     click.echo(record.name)
-    _say(f"{record.trials} trials; start workers with: hpo worker {record.name}")
+    say(f"{record.trials} trials; start workers with: hpo worker {record.name}")
 
 
 @cli.command()
@@ -187,7 +196,7 @@ def validate(file: Path, project: Path, as_json: bool) -> None:
     if as_json:
         parameters = {name: each.model_dump() for name, each in found.parameters.items()}
         data = json.loads(found.signature.to_json())
-        _print_json({"data": data, "parameters": parameters, "metrics": found.metrics})
+        print_json({"data": data, "parameters": parameters, "metrics": found.metrics})
         return
     train, validation, test = found.signature.rows
     click.echo(
@@ -239,7 +248,7 @@ def worker(
     from hpo.worker.signals import INTERRUPTED, interruptible
     from hpo.worker.trainers import Trainers
 
-    _log_to_stderr(logging.WARNING if with_parent else logging.INFO)
+    log_to_stderr(logging.WARNING if with_parent else logging.INFO)
     artifacts = artifacts or project / "artifacts"
     options = WorkerOptions(project, artifacts, lease, threads or available_cores())
     trainers = Trainers(os.environ.get(_FORKSERVER))
@@ -267,11 +276,11 @@ def status(study: str | None, as_json: bool, project: Path, storage: str | None)
     with _opened(_url(storage, project)) as database:
         snapshot = take_snapshot(database, _find(database, study))
     if as_json:
-        _print_json(asdict(snapshot) | {"finished": snapshot.finished})
+        print_json(asdict(snapshot) | {"finished": snapshot.finished})
         return
     from hpo.watch.tables import status_table
 
-    _print_table(status_table(snapshot))
+    print_table(status_table(snapshot))
 
 
 @cli.command()
@@ -282,7 +291,7 @@ def status(study: str | None, as_json: bool, project: Path, storage: str | None)
 def best(study: str | None, as_json: bool, project: Path, storage: str | None) -> None:
     """Show the best configuration of STUDY so far."""
     with _opened(_url(storage, project)) as database:
-        _print_best(database, _find(database, study), as_json)
+        print_best(database, _find(database, study), as_json)
 
 
 @cli.command()
@@ -318,7 +327,7 @@ def predict(bundle: Path, file: Path, array: str, as_json: bool) -> None:
         )
         trainer.kill()
     for row in rows:
-        click.echo(json.dumps(row) if as_json else _plain_prediction(row))
+        print_prediction(row, as_json)
 
 
 @cli.command()
@@ -359,7 +368,7 @@ def stop(study: str | None, project: Path, storage: str | None) -> None:
     with _opened(_url(storage, project)) as database:
         record = _find(database, study)
         stop_study(database, record, "stopped with hpo stop")
-    _say(f"stopped {record.name!r}; go on with: hpo resume {record.name}")
+    say(f"stopped {record.name!r}; go on with: hpo resume {record.name}")
 
 
 @cli.command()
@@ -373,7 +382,7 @@ def resume(study: str | None, project: Path, storage: str | None) -> None:
     with _opened(_url(storage, project)) as database:
         record = _find(database, study)
         resume_study(database, record)
-    _say(f"{record.name!r} goes on; start workers with: hpo worker {record.name}")
+    say(f"{record.name!r} goes on; start workers with: hpo worker {record.name}")
 
 
 @cli.command()
@@ -387,9 +396,9 @@ def doctor(as_json: bool, artifacts: Path | None, project: Path, storage: str | 
 
     checks = list(examine(_url(storage, project), artifacts or project / "artifacts"))
     if as_json:
-        _print_json([asdict(check) for check in checks])
+        print_json([asdict(check) for check in checks])
     else:
-        _print_checks(checks)
+        print_checks(checks)
     return 1 if any(check.state == "problem" for check in checks) else 0
 
 
@@ -442,78 +451,10 @@ def _export(
 ) -> None:
     from hpo.export.exporting import export_best
 
-    _say("exporting the best model ...")
+    say("exporting the best model ...")
     folder = out or project / "bundles" / record.name
     exported = export_best(database, record, project, artifacts, folder, trainers)
-    bundle = exported.bundle
-    figures = {f"validation {name}": f"{value:.5g}" for name, value in bundle.validation.items()}
-    figures |= {f"test {name}": f"{value:.5g}" for name, value in bundle.test.items()}
-    _show_best(exported.trial, record, figures | {"bundle": os.path.relpath(bundle.folder)})
-
-
-def _print_best(database: Database, record: StudyRecord, as_json: bool = False) -> None:
-    from hpo.study.snapshot import best_trial
-
-    found = best_trial(database, record)
-    if as_json:
-        _print_json(asdict(found) | {"metric": record.metric})
-    else:
-        _show_best(found, record, {})
-
-
-def _show_best(trial: BestTrial, record: StudyRecord, figures: dict[str, str]) -> None:
-    from hpo.watch.tables import best_table
-
-    _print_table(best_table(trial, record.metric, figures))
-
-
-def _print_checks(checks: list[Check]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title="hpo doctor", title_justify="left", title_style="bold", show_header=False)
-    for style in ("", "bold"):
-        table.add_column(no_wrap=True, style=style)
-    table.add_column(overflow="fold")
-    colours = {"ok": "green", "warning": "yellow", "problem": "red"}
-    for check in checks:
-        words = f"{check.found}\n-> {check.advice}" if check.advice else check.found
-        # As Text: brackets in a path are no markup.
-        table.add_row(check.name, Text(check.state, colours[check.state]), Text(words))
-    _print_table(table)
-
-
-def _plain_prediction(row: dict[str, Any]) -> str:
-    if "probability" in row:
-        return f"{row['prediction']}\t{row['probability']:.4f}"
-    return str(row["prediction"])
-
-
-def _print_table(table: Any) -> None:
-    from rich.console import Console
-
-    Console().print(table)
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-def _print_json(content: Any) -> None:
-    click.echo(json.dumps(content, indent=2))
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)
-
-
-def _log_to_stderr(level: int) -> None:
-    logging.basicConfig(
-        level=level, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
-    )
-    logging.getLogger("optuna").setLevel(logging.ERROR)
+    print_exported(exported, record)
 
 
 def _stop_with_stdin(stop: threading.Event) -> None:

@@ -1,0 +1,106 @@
+"""What the commands say: data to stdout, words and logs to stderr.
+
+Like `hpo.cli`, it imports what is heavy inside its functions.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from hpo.export.exporting import Exported
+    from hpo.launch.doctor import Check
+    from hpo.study.database import Database
+    from hpo.study.snapshot import BestTrial
+    from hpo.study.studies import StudyRecord
+
+
+def print_best(database: Database, record: StudyRecord, as_json: bool = False) -> None:
+    """The best configuration so far."""
+    from hpo.study.snapshot import best_trial
+
+    found = best_trial(database, record)
+    if as_json:
+        print_json(asdict(found) | {"metric": record.metric})
+    else:
+        _show_best(found, record, {})
+
+
+def print_exported(exported: Exported, record: StudyRecord) -> None:
+    """The exported configuration, its metrics and the bundle's folder."""
+    bundle = exported.bundle
+    figures = {f"validation {name}": f"{value:.5g}" for name, value in bundle.validation.items()}
+    figures |= {f"test {name}": f"{value:.5g}" for name, value in bundle.test.items()}
+    _show_best(exported.trial, record, figures | {"bundle": os.path.relpath(bundle.folder)})
+
+
+def _show_best(trial: BestTrial, record: StudyRecord, figures: dict[str, str]) -> None:
+    from hpo.watch.tables import best_table
+
+    print_table(best_table(trial, record.metric, figures))
+
+
+def print_checks(checks: list[Check]) -> None:
+    """What `hpo doctor` has found."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="hpo doctor", title_justify="left", title_style="bold", show_header=False)
+    for style in ("", "bold"):
+        table.add_column(no_wrap=True, style=style)
+    table.add_column(overflow="fold")
+    colours = {"ok": "green", "warning": "yellow", "problem": "red"}
+    for check in checks:
+        words = f"{check.found}\n-> {check.advice}" if check.advice else check.found
+        # As Text: brackets in a path are no markup.
+        table.add_row(check.name, Text(check.state, colours[check.state]), Text(words))
+    print_table(table)
+
+
+def print_prediction(row: dict[str, Any], as_json: bool) -> None:
+    """One line: the class and its probability, or the value; with `as_json` all of it."""
+    if as_json:
+        click.echo(json.dumps(row))
+    elif "probability" in row:
+        click.echo(f"{row['prediction']}\t{row['probability']:.4f}")
+    else:
+        click.echo(str(row["prediction"]))
+
+
+def print_table(table: Any) -> None:
+    """A table on stdout."""
+    from rich.console import Console
+
+    Console().print(table)
+
+
+def error_console() -> Any:
+    """Where progress goes: stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def print_json(content: Any) -> None:
+    """JSON on stdout."""
+    click.echo(json.dumps(content, indent=2))
+
+
+def say(text: str) -> None:
+    """A word to the person, on stderr: stdout is for data."""
+    click.echo(text, err=True)
+
+
+def log_to_stderr(level: int) -> None:
+    """Logs of this package and of libraries; Optuna's own only when they are errors."""
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
+    )
+    logging.getLogger("optuna").setLevel(logging.ERROR)

@@ -12,6 +12,12 @@ from hpo.study.database import Database, masked
 from hpo.study.mysql import adapt_optuna_tables, check_version
 
 _ATTEMPTS = 20
+# Names differ by case and accents also where the server's default has it otherwise.
+_MYSQL_TABLE = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+}
 
 
 def create_schema(database: Database) -> None:
@@ -55,5 +61,8 @@ def _create(database: Database) -> None:
         # On Optuna's connection, which waits as long as a big table takes.
         with storage.engine.begin() as connection:
             adapt_optuna_tables(connection)
+        for table in t.metadata.sorted_tables:
+            # Here and not with the table: it makes SQLAlchemy import all of its MySQL modules.
+            table.kwargs.update(_MYSQL_TABLE)
     storage.engine.dispose()
     database.write(t.metadata.create_all)

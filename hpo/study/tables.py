@@ -7,7 +7,6 @@ importing Optuna. `tests/study/test_tables.py` holds them against Optuna's model
 from __future__ import annotations
 
 import datetime
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
@@ -96,12 +95,6 @@ trial_intermediate_values = sa.Table(
 
 # The text may be long, and MySQL's plain TEXT ends at 64 KiB.
 _LONG_TEXT = sa.Text().with_variant(sa.Text(2**32 - 1), "mysql")
-# Names differ by case and accents also where the server's default has it otherwise.
-_MYSQL: dict[str, Any] = {
-    "mysql_engine": "InnoDB",
-    "mysql_charset": "utf8mb4",
-    "mysql_collate": "utf8mb4_bin",
-}
 
 hpo_studies = sa.Table(
     "hpo_studies",
@@ -115,7 +108,6 @@ hpo_studies = sa.Table(
     sa.Column("reason", _LONG_TEXT),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("deadline", sa.Double),
-    **_MYSQL,
 )
 hpo_slots = sa.Table(
     "hpo_slots",
@@ -133,7 +125,6 @@ hpo_slots = sa.Table(
     sa.Column("failure", _LONG_TEXT),
     sa.Column("finished_at", sa.Double),
     sa.Index("ix_hpo_slots_state", "study_id", "state"),
-    **_MYSQL,
 )
 hpo_workers = sa.Table(
     "hpo_workers",
@@ -145,7 +136,6 @@ hpo_workers = sa.Table(
     sa.Column("started_at", sa.Double, nullable=False),
     sa.Column("seen_at", sa.Double, nullable=False),
     sa.Column("left_at", sa.Double),
-    **_MYSQL,
 )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from typing import TYPE_CHECKING, Protocol
 
 from hpo.study.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 
 class Display(Protocol):
@@ -24,6 +25,9 @@ def progress_display(console: Console) -> Iterator[Display]:
     if not console.is_terminal:
         yield _Lines(console)
         return
+    # Here, because `hpo status` needs the words of this module and no bar.
+    from rich.progress import BarColumn, Progress, TextColumn
+
     columns = (
         TextColumn("[bold]{task.description}"),
         BarColumn(),

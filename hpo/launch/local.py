@@ -64,11 +64,6 @@ class LocalWorkers:
         self._restarts = 0
         self._workers = [self._start() for _ in range(options.workers)]
 
-    @property
-    def pids(self) -> list[int]:
-        """Of the workers that are alive."""
-        return [process.pid for process in self._alive()]
-
     def tend(self) -> bool:
         """Replaces workers that were killed; False once all of them have left.
 
@@ -80,7 +75,7 @@ class LocalWorkers:
             if code is not None and code != 0:
                 self._on_death(worker.name)
                 self._workers[index] = self._replace(code)
-        return bool(self.pids)
+        return any(worker.process.poll() is None for worker in self._workers)
 
     def stop(self) -> None:
         """Asks every worker to give its trial back and leave; kills the ones that do not."""

@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --compile --constraint constraints.txt \
-		--editable '.[$(TENSORFLOW),cmaes,mysql,dev]'
+		--editable '.[$(TENSORFLOW),cmaes,mysql,embedded,s3,dev]'
 	$(BIN)/python -m compileall -q hpo models
 	touch $@
 

@@ -30,6 +30,7 @@ from hpo.console import (
     print_prediction,
     print_table,
     say,
+    warn,
 )
 from hpo.errors import HpoError, UsageError
 
@@ -146,7 +147,7 @@ def run(
     trainers = Trainers(os.environ.get(_FORKSERVER))
     try:
         say(f"checking {file} ...")
-        record = submit_study(file, url, project, trainers)
+        record = submit_study(file, url, project, trainers, warn)
         options = LaunchOptions(
             record.name, url, project, artifacts, workers, lease, trainers.address
         )
@@ -178,7 +179,7 @@ def submit(file: Path, project: Path, storage: str | None) -> None:
     from hpo.launch.submit import submit as submit_study
 
     with _trainers() as trainers:
-        record = submit_study(file, _url(storage, project), project, trainers)
+        record = submit_study(file, _url(storage, project), project, trainers, warn)
     click.echo(record.name)
     say(f"{record.trials} trials; start workers with: hpo worker {record.name}")
 
@@ -196,8 +197,11 @@ def validate(file: Path, project: Path, as_json: bool) -> None:
     if as_json:
         parameters = {name: each.model_dump() for name, each in found.parameters.items()}
         data = json.loads(found.signature.to_json())
-        print_json({"data": data, "parameters": parameters, "metrics": found.metrics})
+        content = {"data": data, "parameters": parameters, "metrics": found.metrics}
+        print_json(content | {"warnings": found.warnings})
         return
+    for words in found.warnings:
+        warn(words)
     train, validation, test = found.signature.rows
     click.echo(
         f"{file} is valid: {found.signature.task} on {train} rows "

@@ -98,6 +98,11 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
+def warn(text: str) -> None:
+    """What a person should look at, on stderr."""
+    say(f"warning: {text}")
+
+
 def log_to_stderr(level: int) -> None:
     """Logs of this package and of libraries; Optuna's own only when they are errors."""
     logging.basicConfig(

@@ -11,6 +11,7 @@ from tests.conftest import ROOT
 
 LEVELS = {
     "errors": 0,
+    "usercode": 1,
     "spec": 1,
     "space": 1,
     "data": 2,
@@ -28,6 +29,7 @@ LEVELS = {
 NEIGHBOURS = {("spec", "space")}
 # Keras, TensorFlow and KerasTuner live in the trainer process; these are the modules it runs.
 KERAS_MODULES = {
+    "hpo.data.encoding",
     "hpo.data.layers",
     "hpo.export.bundle",
     "hpo.export.predict",

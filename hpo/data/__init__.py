@@ -2,17 +2,18 @@
 
 The search opens train and validation (`open_search_data`); the test part stays shut until the
 export asks for it (`open_raw_part`). Keras layers that repeat the preparation inside a model are in
-`hpo.data.layers`, which is not imported here because it needs Keras.
+`hpo.data.layers`, the encoding of tables in `hpo.data.encoding`: neither is imported here, because
+they need Keras.
 """
 
 from hpo.data.opening import Part, RawPart, SearchData, open_raw_part, open_search_data
-from hpo.data.preprocessing import FittedPreprocessing
+from hpo.data.preprocessing import Preparation
 from hpo.data.signature import DataSignature
 
 __all__ = [
     "DataSignature",
-    "FittedPreprocessing",
     "Part",
+    "Preparation",
     "RawPart",
     "SearchData",
     "open_raw_part",

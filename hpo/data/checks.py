@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.data.sources import RawData
+from hpo.data.features import Features
+from hpo.data.raw import RawData
 from hpo.errors import DataError
 
 MIN_ROWS = 10
@@ -29,34 +30,46 @@ _KINDS = {
 
 def check_rows(raw: RawData) -> None:
     """Raises DataError unless x and y have the same, sufficient number of samples."""
-    if raw.x.ndim < 2:
+    for name, array in named_arrays(raw.x):
+        if array.ndim < 1 or (array.ndim < 2 and raw.form["type"] != "table"):
+            raise DataError(
+                f"{name} has shape {array.shape}; expected one row a sample and at least one axis "
+                "of features. Save a single feature as x[:, None]."
+            )
+        if raw.y.ndim == 0 or len(array) != len(raw.y):
+            rows = len(raw.y) if raw.y.ndim else "no"
+            raise DataError(
+                f"{name} has {len(array)} rows and y has {rows}; expected one target for each "
+                "sample. Save both from the same selection of rows."
+            )
+        if not array.size:
+            raise DataError(
+                f"{name} is empty, its shape is {array.shape}; expected rows with features."
+            )
+    if len(raw.y) < MIN_ROWS:
         raise DataError(
-            f"x has shape {raw.x.shape}; expected one row a sample and at least one axis of "
-            "features. Save a single feature as x[:, None]."
-        )
-    if raw.y.ndim == 0 or len(raw.x) != len(raw.y):
-        rows = len(raw.y) if raw.y.ndim else "no"
-        raise DataError(
-            f"x has {len(raw.x)} rows and y has {rows}; expected one target for each sample. "
-            "Save both from the same selection of rows."
-        )
-    if not raw.x.size:
-        raise DataError(f"x is empty, its shape is {raw.x.shape}; expected rows with features.")
-    if len(raw.x) < MIN_ROWS:
-        raise DataError(
-            f"the data has {len(raw.x)} rows; expected at least {MIN_ROWS} for train, validation "
+            f"the data has {len(raw.y)} rows; expected at least {MIN_ROWS} for train, validation "
             "and test. Add rows."
         )
 
 
-def check_features(x: NDArray[Any]) -> None:
-    """Raises DataError unless `x` holds finite real numbers that a float32 can hold."""
-    if x.dtype.kind not in "biuf":
-        raise DataError(
-            f"x holds {name_of_kind(x)}; expected real numbers. "
-            "Encode the features as numbers and save the file again."
-        )
-    check_finite(x, "x")
+def named_arrays(x: Features) -> list[tuple[str, NDArray[Any]]]:
+    """Each array with the name that a message calls it."""
+    return sorted(x.items()) if isinstance(x, dict) else [("x", x)]
+
+
+def check_features(x: Features, *, gaps: bool = False) -> None:
+    """Raises DataError unless `x` holds finite real numbers that a float32 can hold.
+
+    With `gaps` numbers may be missing (NaN).
+    """
+    for name, array in named_arrays(x):
+        if array.dtype.kind not in "biuf":
+            raise DataError(
+                f"{name} holds {name_of_kind(array)}; expected real numbers. "
+                "Encode the features as numbers and save the file again."
+            )
+        check_finite(array[~np.isnan(array)] if gaps and array.dtype.kind == "f" else array, name)
 
 
 def check_finite(array: NDArray[Any], name: str) -> None:
@@ -74,7 +87,8 @@ def check_finite(array: NDArray[Any], name: str) -> None:
     raise DataError(
         f"{name} has {count} of {array.size} values that are NaN, infinite or beyond 1e37; the "
         f"first is {array[place]} at row {int(place[0])}{feature}, counted from 0. Expected finite "
-        "numbers: drop those rows or fill in the values, and save the file again."
+        "numbers: drop those rows or fill in the values, or set `preprocess.missing` where values "
+        "are missing."
     )
 
 

@@ -1,27 +1,56 @@
-"""The preparation of the data as Keras layers. The only module of this room that needs Keras."""
+"""The preparation of the data as Keras layers, for a model that takes raw input. Needs Keras."""
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import keras
+import numpy as np
+import tensorflow as tf
 
-from hpo.data.preprocessing import FittedPreprocessing
+from hpo.data.features import Features, map_arrays
+from hpo.data.preprocessing import FittedInputs, FittedPreprocessing, Preparation
 
 
-def preprocessing_layers(fitted: FittedPreprocessing) -> list[keras.layers.Layer]:
-    """Stock layers that turn raw samples (rows, *raw_shape) into what `fitted.apply` returns.
+def raw_inputs(fitted: Preparation) -> tuple[Any, Any]:
+    """Inputs of raw rows, and what they are as the model sees them: `fitted.apply` in layers.
 
-    A model that begins with them takes raw features and loads with Keras alone, in safe mode. The
-    list is empty when nothing is done to the features. The layers compute in float32 whatever the
-    dtype policy of the model is.
+    A model that begins with them takes raw features and loads with Keras alone, in safe mode.
     """
-    layers: list[keras.layers.Layer] = []
+    if isinstance(fitted, FittedInputs):
+        inputs = {name: keras.Input(f.raw_shape, name=name) for name, f in fitted.inputs.items()}
+        return inputs, {name: prepared(f, inputs[name]) for name, f in fitted.inputs.items()}
+    if isinstance(fitted, FittedPreprocessing):
+        single = keras.Input(fitted.raw_shape, name="raw_input")
+        return single, prepared(fitted, single)
+    # What a table goes through is made of layers from the start.
+    model: keras.Model = cast("Any", fitted).model
+    columns = keras.tree.map_structure(
+        lambda each: keras.Input(each.shape[1:], name=each.name, dtype=each.dtype), model.input
+    )
+    return columns, model(columns)
+
+
+def raw_batches(x: Features, size: int = 256) -> Any:
+    """Raw rows as batches for a model that takes them; columns of a table as (rows, 1)."""
+    columns = map_arrays(lambda array: array.reshape(-1, 1) if array.ndim == 1 else array, x)
+    return tf.data.Dataset.from_tensor_slices(columns).batch(size)
+
+
+def prepared(fitted: FittedPreprocessing, x: Any) -> Any:
+    """A Keras tensor of raw samples (rows, *raw_shape) as `fitted.apply` returns them.
+
+    Stock layers that compute in float32 whatever the dtype policy of the model is.
+    """
     if fitted.reshape is not None:
-        layers.append(keras.layers.Reshape(fitted.reshape, dtype="float32"))
+        x = keras.layers.Reshape(fitted.reshape, dtype="float32")(x)
+    if fitted.fill:
+        x = keras.ops.where(keras.ops.isnan(x), np.asarray(fitted.fill, np.float32), x)
     if fitted.scale:
         # Subtract first, in a layer of its own: one Rescaling would multiply first and lose the
         # digits of a feature whose mean is far larger than its spread. Normalization would
         # subtract first too, but it takes no spread below 1e-7.
         shift = [-value for value in fitted.offset]
-        layers.append(keras.layers.Rescaling(1.0, shift, dtype="float32"))
-        layers.append(keras.layers.Rescaling(list(fitted.scale), dtype="float32"))
-    return layers
+        x = keras.layers.Rescaling(1.0, shift, dtype="float32")(x)
+        x = keras.layers.Rescaling(list(fitted.scale), dtype="float32")(x)
+    return x

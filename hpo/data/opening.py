@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hpo.data.checks import check_features, check_reshape, check_rows
-from hpo.data.preprocessing import FittedPreprocessing, fit_preprocessing
+from hpo.data.checks import check_features, check_reshape, check_rows, named_arrays
+from hpo.data.features import Array, Features, each_array, take
+from hpo.data.leaks import rows_on_two_sides
+from hpo.data.preprocessing import Preparation, fit_arrays
+from hpo.data.raw import RawData
 from hpo.data.signature import DataSignature, fingerprint_of
-from hpo.data.sources import RawData, load_source
+from hpo.data.sources import load_source
 from hpo.data.splits import Rows, SplitRows, split_rows
 from hpo.data.targets import Targets, read_targets
-from hpo.spec.models import DataSpec, Preprocess
+from hpo.errors import DataError
+from hpo.spec.models import Column, DataSpec, Preprocess
 
 PartName = Literal["train", "validation", "test"]
 
@@ -24,12 +27,14 @@ PartName = Literal["train", "validation", "test"]
 class Part:
     """Rows that are ready to train on or to validate with.
 
-    `x` is float32 (rows, *input_shape), prepared. `y` is int64 labels 0..K-1 (rows,) for
-    classification, float32 (rows,) or (rows, targets) for regression.
+    `x` is float32 (rows, *input_shape), prepared; by name where the model has several inputs, and
+    whole numbers where an input is to be embedded. `y` is int64 labels 0..K-1 (rows,) for
+    classification, float32 (rows, labels) of 0 and 1 for multilabel, float32 (rows,) or
+    (rows, targets) for regression.
     """
 
-    x: NDArray[np.float32]
-    y: NDArray[Any]
+    x: Features
+    y: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +44,7 @@ class SearchData:
     train: Part
     validation: Part
     signature: DataSignature
-    preprocessing: FittedPreprocessing
+    preprocessing: Preparation
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +56,9 @@ class RawPart:
     that was searched on.
     """
 
-    x: NDArray[Any]
-    targets: NDArray[Any]
-    y: NDArray[Any]
+    x: Features
+    targets: Array
+    y: Array
     rows: Rows
     signature: DataSignature
 
@@ -63,7 +68,11 @@ class _Opened:
     raw: RawData
     targets: Targets
     split: SplitRows
+    preprocessing: Preparation
     signature: DataSignature
+
+    def part(self, rows: Rows) -> Part:
+        return Part(self.preprocessing.apply(take(self.raw.x, rows)), self.targets.y[rows])
 
 
 def open_search_data(data: DataSpec, project: Path) -> SearchData:
@@ -72,14 +81,11 @@ def open_search_data(data: DataSpec, project: Path) -> SearchData:
     Raises DataError when the data can't be used as it is.
     """
     opened = _open(data, project)
-    train_x = opened.raw.x[opened.split.train]
-    fitted = fit_preprocessing(train_x, data.preprocess)
-    validation_x = opened.raw.x[opened.split.validation]
     return SearchData(
-        train=Part(fitted.apply(train_x), opened.targets.y[opened.split.train]),
-        validation=Part(fitted.apply(validation_x), opened.targets.y[opened.split.validation]),
+        train=opened.part(opened.split.train),
+        validation=opened.part(opened.split.validation),
         signature=opened.signature,
-        preprocessing=fitted,
+        preprocessing=opened.preprocessing,
     )
 
 
@@ -91,7 +97,7 @@ def open_raw_part(data: DataSpec, project: Path, part: PartName) -> RawPart:
     opened = _open(data, project)
     rows: Rows = getattr(opened.split, part)
     return RawPart(
-        x=opened.raw.x[rows],
+        x=take(opened.raw.x, rows),
         targets=opened.raw.y[rows],
         y=opened.targets.y[rows],
         rows=rows,
@@ -100,33 +106,99 @@ def open_raw_part(data: DataSpec, project: Path, part: PartName) -> RawPart:
 
 
 def _open(data: DataSpec, project: Path) -> _Opened:
-    raw = load_source(data.source, project)
+    raw = load_source(data, project)
     check_rows(raw)
-    check_features(raw.x)
-    check_reshape(raw.x.shape[1:], data.preprocess.reshape)
+    if raw.form["type"] != "table":
+        raw = _checked_arrays(raw, data.preprocess)
     targets = read_targets(raw.y, data.task, raw.class_names)
-    split = split_rows(len(raw.x), data.split, targets.labels, targets.class_names or ())
-    return _Opened(raw, targets, split, _signature(raw, targets, split, data.preprocess))
+    split = split_rows(
+        len(raw.y), data.split, targets.labels, targets.class_names or (), raw.columns, raw.parts
+    )
+    preprocessing = _fit(raw, take(raw.x, split.train), data.preprocess)
+    signature = _signature(data, raw, targets, split, preprocessing)
+    return _Opened(raw, targets, split, preprocessing, signature)
+
+
+def _checked_arrays(raw: RawData, preprocess: Preprocess) -> RawData:
+    check_features(raw.x, gaps=preprocess.missing not in ("auto", "refuse"))
+    for _, array in named_arrays(raw.x):
+        check_reshape(array.shape[1:], preprocess.reshape)
+    if preprocess.missing != "drop":
+        return raw
+    gaps = [np.isnan(array).reshape(len(array), -1).any(axis=1) for array in each_array(raw.x)]
+    whole = np.flatnonzero(~np.any(gaps, axis=0))
+    return replace(
+        raw,
+        x=take(raw.x, whole),
+        y=raw.y[whole],
+        columns={name: column[whole] for name, column in raw.columns.items()},
+        parts=None if raw.parts is None else raw.parts[whole],
+    )
+
+
+def _fit(raw: RawData, train: Features, preprocess: Preprocess) -> Preparation:
+    if raw.form["type"] != "table":
+        if preprocess.crosses:
+            raise DataError("`preprocess.crosses` is for the columns of a table")
+        return fit_arrays(train, preprocess)
+    # Needs Keras, which arrays do not.
+    from hpo.data.encoding import fit_table
+
+    assert isinstance(train, dict)
+    if preprocess.reshape is not None:
+        raise DataError("`preprocess.reshape` is for arrays; a table has columns")
+    columns = {name: Column.model_validate(column) for name, column in raw.form["columns"].items()}
+    return fit_table(train, columns, preprocess)
 
 
 def _signature(
-    raw: RawData, targets: Targets, split: SplitRows, preprocess: Preprocess
+    data: DataSpec,
+    raw: RawData,
+    targets: Targets,
+    split: SplitRows,
+    preprocessing: Preparation,
 ) -> DataSignature:
-    arrays = (raw.x, raw.y, split.train, split.validation, split.test)
+    arrays = (*each_array(raw.x), raw.y, split.train, split.validation, split.test)
+    form = dict(raw.form)
+    if isinstance(raw.x, dict) and form["type"] == "arrays":
+        form["inputs"] = sorted(raw.x)
+    settings = [data.preprocess.model_dump(mode="json"), form]
+    counts = _class_counts(targets, split.train)
+    group = None if data.split.group is None else raw.columns[data.split.group]
     return DataSignature(
         task=targets.task,
-        input_shape=preprocess.reshape or raw.x.shape[1:],
+        input_shape=preprocessing.input_shape,
         num_classes=targets.num_classes,
         num_outputs=targets.num_outputs,
         class_names=targets.class_names,
         rows=split.counts,
-        class_counts=_class_counts(targets, split.train),
-        fingerprint=fingerprint_of(arrays, preprocess.model_dump(mode="json")),
+        class_counts=counts,
+        fingerprint=fingerprint_of(arrays, settings),
+        vocabulary_sizes=preprocessing.vocabulary_sizes,
+        form=form,
+        warnings=(
+            *raw.warnings,
+            *rows_on_two_sides(raw.x, split, group),
+            *_unseen_classes(targets, counts),
+        ),
     )
 
 
 def _class_counts(targets: Targets, rows: Rows) -> tuple[int, ...] | None:
+    if targets.task == "multilabel":
+        return tuple(targets.y[rows].sum(axis=0).astype(int).tolist())
     if targets.labels is None:
         return None
     counts = np.bincount(targets.labels[rows], minlength=targets.num_classes or 0)
     return tuple(counts.tolist())
+
+
+def _unseen_classes(targets: Targets, counts: tuple[int, ...] | None) -> list[str]:
+    unseen = [
+        name
+        for name, count in zip(targets.class_names or (), counts or (), strict=True)
+        if not count
+    ]
+    if not unseen:
+        return []
+    return [f"no row of train is of the class {', '.join(unseen)}, so no model can learn it"]

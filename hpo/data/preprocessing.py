@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpo.data.checks import check_reshape
+from hpo.data.features import Array, Features, Shape
 from hpo.errors import DataError
 from hpo.spec.models import Preprocess
 
@@ -18,77 +19,134 @@ Floats = NDArray[np.float32]
 _RESOLUTION = np.finfo(np.float32)
 
 
-@dataclass(frozen=True)
-class FittedPreprocessing:
-    """Reshape, then `(x - offset) * scale` along the last axis: per feature, or per channel.
+class Preparation(Protocol):
+    """What turns raw features into what the model sees, on every machine alike.
 
-    `raw_shape` is the shape of one sample as it comes, `reshape` the one that it is given (None
-    leaves it). `offset` and `scale` have one number for each index of the last axis, or are empty
-    when nothing is normalized. They are exact in float32, so that every machine, and the layers of
-    an exported model, compute the same.
+    `hpo.data.layers.raw_inputs` has the same as Keras layers, for an exported model.
     """
 
-    raw_shape: tuple[int, ...]
-    reshape: tuple[int, ...] | None = None
-    offset: tuple[float, ...] = ()
-    scale: tuple[float, ...] = ()
+    @property
+    def input_shape(self) -> Shape | dict[str, Shape]:
+        """The shape of one sample as the model sees it, by name for several inputs."""
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """The shape of one sample as the model sees it."""
+    def vocabulary_sizes(self) -> dict[str, int]:
+        """The number of codes of each input that is to be embedded."""
+
+    def apply(self, x: Features) -> Features:
+        """Prepares raw features. Raises DataError when they have another shape."""
+
+
+@dataclass(frozen=True)
+class FittedPreprocessing:
+    """Reshape, fill in, then `(x - offset) * scale` along the last axis: per feature or channel.
+
+    `raw_shape` is the shape of one sample as it comes, `reshape` the one that it is given (None
+    leaves it). `fill`, `offset` and `scale` have one number for each index of the last axis, or are
+    empty when nothing is filled in or normalized. They are exact in float32, so that every machine,
+    and the layers of an exported model, compute the same.
+    """
+
+    raw_shape: Shape
+    reshape: Shape | None = None
+    offset: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+    fill: tuple[float, ...] = ()
+
+    @property
+    def input_shape(self) -> Shape:
         return self.reshape or self.raw_shape
 
-    def apply(self, x: NDArray[Any]) -> Floats:
+    @property
+    def vocabulary_sizes(self) -> dict[str, int]:
+        return {}
+
+    def apply(self, x: Features) -> Floats:
         """Turns raw features (rows, *raw_shape) into float32 (rows, *input_shape).
 
         The arithmetic is float32 throughout, as it is inside an exported model.
         Raises DataError when the samples have another shape.
         """
+        assert not isinstance(x, dict)
         if x.shape[1:] != self.raw_shape:
             raise DataError(
                 f"the features have shape {x.shape[1:]} a sample; "
                 f"expected {self.raw_shape}, as in the data that was searched on."
             )
         shaped = x.astype(np.float32).reshape(len(x), *self.input_shape)
+        if self.fill:
+            shaped = np.where(np.isnan(shaped), np.asarray(self.fill, np.float32), shaped)
         if self.scale:
             shaped -= np.asarray(self.offset, dtype=np.float32)
             shaped *= np.asarray(self.scale, dtype=np.float32)
         return shaped
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types that `from_dict` reads back to an equal value."""
-        content = asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in content.items()}
 
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> FittedPreprocessing:
-        reshape = content["reshape"]
-        return cls(
-            raw_shape=tuple(content["raw_shape"]),
-            reshape=None if reshape is None else tuple(reshape),
-            offset=tuple(content["offset"]),
-            scale=tuple(content["scale"]),
-        )
+@dataclass(frozen=True)
+class FittedInputs:
+    """The same for each of several inputs."""
+
+    inputs: Mapping[str, FittedPreprocessing]
+
+    @property
+    def input_shape(self) -> dict[str, Shape]:
+        return {name: fitted.input_shape for name, fitted in self.inputs.items()}
+
+    @property
+    def vocabulary_sizes(self) -> dict[str, int]:
+        return {}
+
+    def apply(self, x: Features) -> dict[str, Floats]:
+        assert isinstance(x, dict)
+        return {name: fitted.apply(x[name]) for name, fitted in self.inputs.items()}
 
 
-def fit_preprocessing(x: NDArray[Any], preprocess: Preprocess) -> FittedPreprocessing:
+def fit_arrays(x: Features, preprocess: Preprocess) -> FittedPreprocessing | FittedInputs:
+    """Fits on raw train features, one array or several.
+
+    Raises DataError when the reshape does not fit the samples.
+    """
+    if not isinstance(x, dict):
+        return fit_preprocessing(x, preprocess)
+    return FittedInputs({name: fit_preprocessing(array, preprocess) for name, array in x.items()})
+
+
+def fit_preprocessing(x: Array, preprocess: Preprocess) -> FittedPreprocessing:
     """Fits on raw train features (rows, *shape).
 
-    standard: zero mean, unit variance; minmax: 0 to 1. A feature that is constant in train is only
-    shifted, because it may vary elsewhere and must not be blown up there.
+    standard: zero mean, unit variance; minmax: 0 to 1; robust: the median at 0 and the quartiles
+    1 apart. A feature that is constant in train is only shifted, because it may vary elsewhere and
+    must not be blown up there. What is missing is passed over, then filled in.
 
     Raises DataError when the reshape does not fit the samples.
     """
     check_reshape(x.shape[1:], preprocess.reshape)
-    shape_only = FittedPreprocessing(x.shape[1:], preprocess.reshape)
+    shape = preprocess.reshape or x.shape[1:]
+    columns = x.astype(np.float32).reshape(-1, shape[-1])
+    columns, fill = _filled(columns, preprocess)
+    shape_only = FittedPreprocessing(x.shape[1:], preprocess.reshape, fill=fill)
     if preprocess.normalize == "none":
         return shape_only
-    columns = x.astype(np.float32).reshape(-1, shape_only.input_shape[-1])
-    offset, spread = _standard(columns) if preprocess.normalize == "standard" else _minmax(columns)
+    offset, spread = _SCALES[preprocess.normalize](columns)
     spread[_is_constant(spread, columns)] = 1.0
     return FittedPreprocessing(
-        shape_only.raw_shape, shape_only.reshape, _float32_safe(offset), _float32_safe(1 / spread)
+        x.shape[1:], preprocess.reshape, _float32_safe(offset), _float32_safe(1 / spread), fill
     )
+
+
+def _filled(columns: Floats, preprocess: Preprocess) -> tuple[Floats, tuple[float, ...]]:
+    """The columns without gaps, and what the gaps are filled with; nothing where none may be."""
+    if preprocess.missing in ("refuse", "drop", "auto"):
+        return columns, ()
+    if preprocess.missing == "zero":
+        values = np.zeros(columns.shape[1])
+    else:
+        average = np.nanmean if preprocess.missing == "mean" else np.nanmedian
+        some = ~np.isnan(columns).all(axis=0)
+        values = np.zeros(columns.shape[1])
+        values[some] = average(columns[:, some].astype(np.float64), axis=0)
+    fill = _float32_safe(values)
+    return np.where(np.isnan(columns), np.asarray(fill, np.float32), columns), fill
 
 
 def _standard(columns: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -98,6 +156,18 @@ def _standard(columns: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]
 def _minmax(columns: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     low, high = (edge(axis=0).astype(np.float64) for edge in (columns.min, columns.max))
     return low, high - low
+
+
+def _robust(columns: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    low, middle, high = np.percentile(columns.astype(np.float64), (25, 50, 75), axis=0)
+    spread = high - low
+    # A feature that is mostly one value has no distance between its quartiles.
+    flat = spread == 0
+    spread[flat] = columns.std(axis=0, dtype=np.float64)[flat]
+    return middle, spread
+
+
+_SCALES = {"standard": _standard, "minmax": _minmax, "robust": _robust}
 
 
 def _is_constant(spread: NDArray[np.float64], columns: Floats) -> NDArray[np.bool_]:

@@ -5,35 +5,43 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-ResolvedTask = Literal["binary", "multiclass", "regression"]
+from hpo.data.features import Shape
+from hpo.data.raw import ARRAYS
+
+ResolvedTask = Literal["binary", "multiclass", "multilabel", "regression"]
 
 
 @dataclass(frozen=True)
 class DataSignature:
     """What a builder and a worker need to know of the data.
 
-    `input_shape` is the shape of one sample as the model sees it. `num_outputs` is the number of
-    units of the head: 1 for binary, the number of classes for multiclass, the number of targets for
-    regression. `rows` counts train, validation and test; `class_counts` counts the rows of each
-    class in train, in the order of `class_names`, and may hold a 0 when the split is not
-    stratified. The three class fields are None for regression. Two workers whose `fingerprint` is
-    equal train on the same numbers.
+    `input_shape` is the shape of one sample as the model sees it, by name where it has several
+    inputs. `num_outputs` is the number of units of the head: 1 for binary, the number of classes
+    for multiclass and of labels for multilabel, the number of targets for regression. `rows` counts
+    train, validation and test; `class_counts` counts the rows of each class in train, in the order
+    of `class_names`, and may hold a 0 when the split is not stratified. The three class fields are
+    None for regression. `vocabulary_sizes` has the number of codes of each input that holds whole
+    numbers to be embedded. `form` says what raw rows look like, `warnings` what a person should
+    look at. Two workers whose `fingerprint` is equal train on the same numbers.
     """
 
     task: ResolvedTask
-    input_shape: tuple[int, ...]
+    input_shape: Shape | dict[str, Shape]
     num_classes: int | None
     num_outputs: int
     class_names: tuple[str, ...] | None
     rows: tuple[int, int, int]
     class_counts: tuple[int, ...] | None
     fingerprint: str
+    vocabulary_sizes: dict[str, int] = field(default_factory=dict)
+    form: dict[str, Any] = field(default_factory=lambda: dict(ARRAYS))
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """One line of JSON that `from_json` reads back to an equal value."""
@@ -42,7 +50,10 @@ class DataSignature:
     @classmethod
     def from_json(cls, text: str) -> DataSignature:
         content = json.loads(text)
-        return cls(**{field.name: _as_tuple(content[field.name]) for field in fields(cls)})
+        known = {each.name: _as_tuple(content[each.name]) for each in fields(cls)}
+        if isinstance(known["input_shape"], dict):
+            known["input_shape"] = {k: tuple(v) for k, v in known["input_shape"].items()}
+        return cls(**known)
 
 
 def fingerprint_of(arrays: Iterable[NDArray[Any]], settings: object) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hpo.data.features import Array
 from hpo.errors import DataError
 from hpo.spec.models import Split
 
@@ -14,6 +16,7 @@ Rows = NDArray[np.int64]
 
 # One row each for train, validation and test.
 _MIN_CLASS_ROWS = 3
+_PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,29 +31,148 @@ class SplitRows:
     def counts(self) -> tuple[int, int, int]:
         return len(self.train), len(self.validation), len(self.test)
 
+    def parts(self) -> Iterable[tuple[str, Rows]]:
+        return zip(_PARTS, (self.train, self.validation, self.test), strict=True)
+
 
 def split_rows(
-    rows: int, split: Split, labels: Rows | None = None, class_names: tuple[str, ...] = ()
+    rows: int,
+    split: Split,
+    labels: Rows | None = None,
+    class_names: tuple[str, ...] = (),
+    columns: Mapping[str, Array] | None = None,
+    parts: Array | None = None,
 ) -> SplitRows:
-    """Splits `rows` rows; validation and test get round(fraction * rows), each at least 1.
+    """Splits `rows` rows as the study file says; validation and test get at least one each.
 
     `labels` (0..K-1) keep their shares in every part when the split is stratified; None for
-    regression. The result depends on nothing but the arguments.
+    regression. `columns` has those that the split names; `parts` says where rows belong that come
+    from sources of their own. The result depends on nothing but the arguments.
 
     Raises DataError when no row is left to train on or the shares can't be kept.
     """
-    validation, test = (max(1, round(f * rows)) for f in (split.validation, split.test))
-    if validation + test >= rows:
-        raise DataError(
-            f"{rows} rows can't be split: validation takes {validation} and test {test}, which "
-            "leaves none to train on. Lower `split.validation` or `split.test`, or add rows."
-        )
     strata = labels if split.stratify else None
-    if strata is not None:
-        _check_strata(strata, (rows - validation - test, validation, test), class_names)
-    rest, test_rows = _cut(np.arange(rows, dtype=np.int64), test, strata, split.seed)
-    train, validation_rows = _cut(rest, validation, strata, split.seed)
+    known = columns or {}
+    if split.column is not None:
+        return _given(_named_parts(known[split.column], split.column))
+    if parts is not None:
+        return _partly_given(parts, split, strata, class_names)
+    if split.group is not None:
+        return _by_group(known[split.group], split)
+    if split.time is not None:
+        return _by_time(known[split.time], split)
+    return _at_random(np.arange(rows, dtype=np.int64), split, strata, class_names)
+
+
+def _at_random(
+    rows: Rows, split: Split, labels: Rows | None, class_names: tuple[str, ...]
+) -> SplitRows:
+    fractions = (_fraction(split.validation), _fraction(split.test))
+    validation, test = (max(1, round(fraction * len(rows))) for fraction in fractions)
+    if validation + test >= len(rows):
+        raise DataError(
+            f"{len(rows)} rows can't be split: validation takes {validation} and test {test}, "
+            "which leaves none to train on. Lower `split.validation` or `split.test`, or add rows."
+        )
+    if labels is not None:
+        _check_strata(labels, (len(rows) - validation - test, validation, test), class_names)
+    rest, test_rows = _cut(rows, test, labels, split.seed)
+    train, validation_rows = _cut(rest, validation, labels, split.seed)
     return SplitRows(train, validation_rows, test_rows)
+
+
+def _fraction(part: float | str) -> float:
+    assert not isinstance(part, str)
+    return part
+
+
+def _named_parts(column: Array, name: str) -> Array:
+    known = {"train": "train", "validation": "validation", "valid": "validation"}
+    known |= {"val": "validation", "test": "test"}
+    parts = np.array([known.get(str(value).lower(), "") for value in column])
+    if (parts == "").any():
+        row = int((parts == "").argmax())
+        raise DataError(
+            f"the column {name!r} must say train, validation or test; received "
+            f"{str(column[row])!r} in row {row}, counted from 0"
+        )
+    return parts
+
+
+def _given(parts: Array) -> SplitRows:
+    rows = [np.flatnonzero(parts == part).astype(np.int64) for part in _PARTS]
+    for part, found in zip(_PARTS, rows, strict=True):
+        if not len(found):
+            raise DataError(f"no row is in {part}; expected rows in train, validation and test")
+    return SplitRows(*rows)
+
+
+def _partly_given(
+    parts: Array, split: Split, labels: Rows | None, class_names: tuple[str, ...]
+) -> SplitRows:
+    """Sources of their own give their rows; what they leave open is cut off the first source."""
+    parts = parts.copy()
+    rest = np.flatnonzero(parts == "").astype(np.int64)
+    for part, wanted in zip(("test", "validation"), (split.test, split.validation), strict=True):
+        if isinstance(wanted, str) or (parts == part).any():
+            continue
+        count = max(1, round(wanted * len(rest)))
+        if count >= len(rest):
+            raise DataError(f"{len(rest)} rows are too few to cut {count} of them off for {part}")
+        if labels is not None:
+            _check_strata(labels[rest], (len(rest) - count, count), class_names)
+        rest, cut = _cut(rest, count, labels, split.seed)
+        parts[cut] = part
+    parts[parts == ""] = "train"
+    return _given(parts)
+
+
+def _by_group(groups: Array, split: Split) -> SplitRows:
+    """Whole groups in random order; each part gets one group and then its fraction of the rows."""
+    _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(sizes) < len(_PARTS):
+        raise DataError(
+            f"`split.group` has {len(sizes)} groups; expected at least one for each of train, "
+            "validation and test"
+        )
+    order = list(np.random.default_rng(split.seed).permutation(len(sizes)))
+    part_of = np.zeros(len(sizes), np.int64)
+    for part, fraction in ((2, _fraction(split.test)), (1, _fraction(split.validation))):
+        wanted = fraction * len(groups)
+        filled = 0
+        while len(order) > part and (not filled or filled + sizes[order[-1]] / 2 < wanted):
+            group = order.pop()
+            part_of[group] = part
+            filled += int(sizes[group])
+    return _by_number(part_of[codes])
+
+
+def _by_time(times: Array, split: Split) -> SplitRows:
+    """Train first, then validation, test last; rows of one moment stay together."""
+    if times.dtype.kind not in "iufM":
+        raise DataError(
+            f"`split.time` holds texts such as {str(times[0])!r}; expected numbers, or dates such "
+            "as 2026-11-22"
+        )
+    missing = np.isnat(times) if times.dtype.kind == "M" else np.isnan(times)
+    if missing.any():
+        raise DataError(f"`split.time` is missing in row {int(missing.argmax())}, counted from 0")
+    moments, codes = np.unique(times, return_inverse=True)
+    before = np.concatenate([[0], np.cumsum(np.bincount(codes))])
+    test_begins = len(times) * (1 - _fraction(split.test))
+    ends = (test_begins - len(times) * _fraction(split.validation), test_begins)
+    first, second = (int(np.abs(before - end).argmin()) for end in ends)
+    if not 0 < first < second < len(moments):
+        raise DataError(
+            f"`split.time` has {len(moments)} different values, which can't be cut into train, "
+            "validation and test with these fractions"
+        )
+    return _by_number(np.searchsorted([first, second], codes, side="right"))
+
+
+def _by_number(part_of_rows: Array) -> SplitRows:
+    """0 trains, 1 validates, 2 tests."""
+    return SplitRows(*(np.flatnonzero(part_of_rows == part) for part in range(len(_PARTS))))
 
 
 def _cut(rows: Rows, count: int, labels: Rows | None, seed: int) -> tuple[Rows, Rows]:
@@ -70,7 +192,7 @@ def _cut(rows: Rows, count: int, labels: Rows | None, seed: int) -> tuple[Rows, 
     return kept, cut
 
 
-def _check_strata(labels: Rows, parts: tuple[int, int, int], names: tuple[str, ...]) -> None:
+def _check_strata(labels: Rows, parts: tuple[int, ...], names: tuple[str, ...]) -> None:
     counts = np.bincount(labels)
     rarest = int(counts.argmin())
     name = names[rarest] if names else str(rarest)
@@ -83,6 +205,6 @@ def _check_strata(labels: Rows, parts: tuple[int, int, int], names: tuple[str, .
     if min(parts) < len(counts):
         raise DataError(
             f"a stratified split needs a row of each of the {len(counts)} classes in every part, "
-            f"but train, validation and test get {', '.join(map(str, parts))} rows. Choose larger "
+            f"but they get {', '.join(map(str, parts))} rows. Choose larger "
             "fractions, add rows, or set `split.stratify: false`."
         )

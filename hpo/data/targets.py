@@ -19,7 +19,8 @@ class Targets:
     """Targets ready to train on.
 
     For classification `y` is int64 of shape (rows,), labels 0..K-1 in the sorted order of the
-    source's labels, named by `class_names`. For regression `y` is float32 of shape (rows,) or
+    source's labels, named by `class_names`. For multilabel it is float32 of shape (rows, labels),
+    0 or 1, its columns named by `class_names`. For regression `y` is float32 of shape (rows,) or
     (rows, targets) and `class_names` is None.
     """
 
@@ -29,7 +30,7 @@ class Targets:
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
-        return None if self.task == "regression" else self.y
+        return self.y if self.task in ("binary", "multiclass") else None
 
     @property
     def num_classes(self) -> int | None:
@@ -49,7 +50,8 @@ def read_targets(
 
     auto: floats are regression, everything else is classes. Floats are regression even when all of
     them are whole and few (a rating from 1 to 5): say `task: multiclass` to make classes of them.
-    Two classes are binary, unless `task: multiclass` asks for a softmax over them.
+    Two classes are binary, unless `task: multiclass` asks for a softmax over them. Several columns
+    of 0 and 1 are multilabel; where each row has exactly one 1, they are classes in one-hot form.
 
     Raises DataError when the targets can't be used or contradict `task`.
     """
@@ -58,6 +60,8 @@ def read_targets(
     check_finite(y, "y")
     if task == "regression" or (task == "auto" and y.dtype.kind == "f"):
         return _read_values(y)
+    if task == "multilabel" or (y.ndim == 2 and y.shape[1] > 1 and _is_zero_one(y)):
+        return _read_columns(y, task, class_names)
     return _read_classes(_discrete(y, task), task, class_names)
 
 
@@ -72,6 +76,31 @@ def _read_values(y: NDArray[Any]) -> Targets:
             f"y has shape {y.shape}; expected (rows,) or (rows, targets) for regression."
         )
     return Targets("regression", y.astype(np.float32))
+
+
+def _is_zero_one(y: NDArray[Any]) -> bool:
+    return y.dtype.kind in "biuf" and bool(np.isin(y, (0, 1)).all())
+
+
+def _read_columns(y: NDArray[Any], task: Task, names: tuple[str, ...] | None) -> Targets:
+    """One column of 0 and 1 a label, or a class in one-hot form."""
+    if y.ndim != 2 or y.shape[1] < 2 or not _is_zero_one(y):
+        raise DataError(
+            f"`data.task` is multilabel, but y has shape {y.shape} and dtype {y.dtype}; expected "
+            "(rows, labels) of 0 and 1, with at least two labels."
+        )
+    names = names or tuple(f"label_{index}" for index in range(y.shape[1]))
+    if task != "multilabel" and bool((y.sum(axis=1) == 1).all()):
+        return Targets("multiclass", y.argmax(axis=1).astype(np.int64), names)
+    if task not in ("auto", "multilabel"):
+        raise DataError(
+            f"`data.task` is {task}, but a row of y may have several of its {y.shape[1]} labels; "
+            "set task: multilabel."
+        )
+    empty = [name for name, column in zip(names, y.T, strict=True) if not 0 < column.sum() < len(y)]
+    if empty:
+        raise DataError(f"the label {empty[0]!r} is the same in every row; leave it out")
+    return Targets("multilabel", y.astype(np.float32), names)
 
 
 def _discrete(y: NDArray[Any], task: Task) -> NDArray[Any]:
@@ -90,12 +119,13 @@ def _read_classes(y: NDArray[Any], task: Task, names: tuple[str, ...] | None) ->
         y = y[:, 0]
     if y.ndim != 1:
         raise DataError(
-            f"y has shape {y.shape}; expected (rows,) for class labels. Save one-hot labels as "
-            "y.argmax(axis=1); for several numbers a sample set task: regression."
+            f"y has shape {y.shape}; expected (rows,) for class labels, or columns of 0 and 1. "
+            "For several numbers a sample set task: regression."
         )
     classes, labels = np.unique(y, return_inverse=True)
     _check_classes(classes, task)
-    names = names or tuple(_name(each) for each in classes)
+    if names is None or len(names) != len(classes):
+        names = tuple(_name(each) for each in classes)
     two_way = len(classes) == 2 and task != "multiclass"
     return Targets("binary" if two_way else "multiclass", labels.astype(np.int64), names)
 

@@ -27,8 +27,8 @@ import keras
 import numpy as np
 
 from hpo import __version__
-from hpo.data import DataSignature, FittedPreprocessing, open_raw_part
-from hpo.data.layers import preprocessing_layers
+from hpo.data import DataSignature, Preparation, open_raw_part
+from hpo.data.layers import raw_batches, raw_inputs
 from hpo.data.opening import PartName
 from hpo.errors import HpoError
 from hpo.export.values import Bundle, ExportTask
@@ -65,13 +65,10 @@ def write_bundle(task: ExportTask) -> Bundle:
     return Bundle(task.folder, validation, test)
 
 
-def with_preprocessing(model: keras.Model, fitted: FittedPreprocessing) -> keras.Model:
-    """A model that takes raw input (rows, *raw_shape) and does what training data went through."""
-    inputs = keras.Input(fitted.raw_shape, name="raw_input")
-    x = inputs
-    for layer in preprocessing_layers(fitted):
-        x = layer(x)
-    return keras.Model(inputs, model(x), name="exported")
+def with_preprocessing(model: keras.Model, fitted: Preparation) -> keras.Model:
+    """A model that takes raw rows and does to them what training data went through."""
+    inputs, prepared = raw_inputs(fitted)
+    return keras.Model(inputs, model(prepared), name="exported")
 
 
 @contextlib.contextmanager
@@ -153,8 +150,8 @@ def _check_reloads(model: keras.Model, saved: Path, task: ExportTask) -> list[st
     if custom:
         return custom
     again = keras.models.load_model(saved, safe_mode=True)
-    x = open_raw_part(task.spec.data, task.project, "test").x
-    one, other = (each.predict(x, batch_size=256, verbose=0) for each in (model, again))
+    x = raw_batches(open_raw_part(task.spec.data, task.project, "test").x)
+    one, other = (each.predict(x, verbose=0) for each in (model, again))
     if not np.allclose(one, other, rtol=1e-4, atol=1e-5):
         raise HpoError(
             f"the model of trial {task.number} predicts something else after it was saved and "
@@ -249,6 +246,7 @@ def _metrics(
         "rows": {"train": train_rows, "validation": validation_rows, "test": test_rows},
         "task": signature.task,
         "class_names": signature.class_names,
+        "input": signature.form,
         "outputs": _outputs(built.model, signature),
         "data_fingerprint": signature.fingerprint,
         "model_parameters": built.model.count_params(),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import warnings
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from hpo.data.checks import named_arrays
+from hpo.data.features import Features
+from hpo.data.layers import raw_batches
+from hpo.data.rows import read_rows
 from hpo.errors import DataError, UsageError
 
 
@@ -21,7 +23,8 @@ def predict_file(bundle: Path, file: Path, array: str) -> list[dict[str, Any]]:
 
     Args:
         bundle: Folder that `hpo export` wrote.
-        file: .npz, .npy or .csv of raw features, one row a sample.
+        file: Raw rows in the form of the data that the model was trained on: .npz, .npy or .csv
+            of features, a table with its columns.
         array: Name of the array in a .npz file.
 
     Raises:
@@ -29,11 +32,12 @@ def predict_file(bundle: Path, file: Path, array: str) -> list[dict[str, Any]]:
         DataError: The rows do not have the shape that the model takes.
     """
     facts, model = _open_bundle(bundle)
-    x = _read(file, array)
-    _check_shape(x, tuple(model.input_shape[1:]), file)
-    outputs = np.asarray(model.predict(x, batch_size=256, verbose=0))
+    x = read_rows(file, facts["input"], array)
+    if facts["input"]["type"] != "table":
+        _check_shape(x, model, file)
+    outputs = np.asarray(model.predict(raw_batches(x), verbose=0))
     if facts["outputs"] == "logits":
-        to_shares = keras.ops.sigmoid if facts["task"] == "binary" else keras.ops.softmax
+        to_shares = keras.ops.softmax if facts["task"] == "multiclass" else keras.ops.sigmoid
         outputs = np.asarray(to_shares(outputs))
     return [_row(output, facts) for output in outputs]
 
@@ -62,47 +66,24 @@ def _read_facts(metrics: Path) -> dict[str, Any]:
         facts: dict[str, Any] = json.loads(metrics.read_text())
     except ValueError as error:
         raise UsageError(f"{metrics} can't be read, export it again: {error}") from None
-    missing = sorted({"task", "class_names", "outputs", "custom_objects"} - set(facts))
+    missing = sorted({"task", "class_names", "input", "outputs", "custom_objects"} - set(facts))
     if missing:
         raise UsageError(f"{metrics} lacks {', '.join(missing)}, export the model again")
     return facts
 
 
-def _read(file: Path, array: str) -> NDArray[Any]:
-    if not file.is_file():
-        raise UsageError(f"there is no file {file} to predict from")
-    try:
-        if file.suffix == ".csv":
-            return _read_csv(file)
-        # np.load leaves a file open that it can't read, unless someone else opened it.
-        with file.open("rb") as stream:
-            content = np.load(stream, allow_pickle=False)
-            return content if isinstance(content, np.ndarray) else _pick(content, array, file)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{file} can't be read as .npz, .npy or .csv of numbers: {error}") from None
-
-
-def _read_csv(file: Path) -> NDArray[np.float64]:
-    with warnings.catch_warnings():
-        # About an empty file, which the check of the rows tells of.
-        warnings.simplefilter("ignore")
-        return np.loadtxt(file, delimiter=",", ndmin=2)
-
-
-def _pick(content: Any, array: str, file: Path) -> NDArray[Any]:
-    if array not in content:
-        names = ", ".join(content.files)
-        raise DataError(f"{file} holds no array {array!r}; it holds: {names} (see --array)")
-    return np.asarray(content[array])
-
-
-def _check_shape(x: NDArray[Any], shape: tuple[int, ...], file: Path) -> None:
-    if not x.size:
-        raise DataError(f"{file}: expected at least one row")
-    if x.shape[1:] != shape:
-        raise DataError(f"{file}: the model takes rows of shape {shape}, received {x.shape[1:]}")
-    if x.dtype.kind not in "biuf" or not np.isfinite(x.astype(np.float32)).all():
-        raise DataError(f"{file}: expected finite numbers")
+def _check_shape(x: Features, model: keras.Model, file: Path) -> None:
+    shapes = keras.tree.map_structure(lambda each: tuple(each.shape[1:]), model.input)
+    for name, array in named_arrays(x):
+        shape = shapes[name] if isinstance(shapes, dict) else shapes
+        if not array.size:
+            raise DataError(f"{file}: expected at least one row")
+        if array.shape[1:] != shape:
+            raise DataError(
+                f"{file}: the model takes rows of shape {shape}, received {array.shape[1:]}"
+            )
+        if array.dtype.kind not in "biuf" or not np.isfinite(array.astype(np.float32)).all():
+            raise DataError(f"{file}: expected finite numbers")
 
 
 def _row(output: NDArray[Any], facts: dict[str, Any]) -> dict[str, Any]:
@@ -110,6 +91,9 @@ def _row(output: NDArray[Any], facts: dict[str, Any]) -> dict[str, Any]:
         values = [float(value) for value in output]
         return {"prediction": values[0] if len(values) == 1 else values}
     names = facts["class_names"]
+    if facts["task"] == "multilabel":
+        labels = {name: float(share) for name, share in zip(names, output, strict=True)}
+        return {"prediction": [name for name in names if labels[name] >= 0.5], "labels": labels}
     shares = output if facts["task"] == "multiclass" else np.array([1 - output[0], output[0]])
     best = int(np.argmax(shares))
     probabilities = {name: float(share) for name, share in zip(names, shares, strict=True)}

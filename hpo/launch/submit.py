@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,10 +69,13 @@ def _check_options(file: StudyFile) -> None:
         raise file.error(*(file.problem(e.path, e.message, at_key=True) for e in errors))
 
 
-def submit(path: Path, url: str, project: Path, trainers: Trainers) -> StudyRecord:
+def submit(
+    path: Path, url: str, project: Path, trainers: Trainers, warn: Callable[[str], None]
+) -> StudyRecord:
     """Creates the study, or opens it when it is there and the same.
 
     A study that is finished is opened without looking at data and builder: nothing will run.
+    `warn` is told what a person should look at.
 
     Raises:
         StudyMismatchError: A study of this name is there and differs.
@@ -82,6 +86,8 @@ def submit(path: Path, url: str, project: Path, trainers: Trainers) -> StudyReco
     if known is not None and known.finished:
         return known.record
     validated = validate(path, project, trainers)
+    for words in validated.preflight.warnings:
+        warn(words)
     database = Database(url, create=True)
     try:
         create_schema(database)

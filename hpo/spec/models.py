@@ -14,6 +14,21 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from hpo.spec.checks import study_findings
+from hpo.spec.data import (
+    Column,
+    ColumnKind,
+    Cross,
+    DataSpec,
+    NpySource,
+    NpzSource,
+    Preprocess,
+    PythonSource,
+    SklearnSource,
+    Source,
+    Split,
+    TableSource,
+    Task,
+)
 from hpo.spec.messages import FindingsError
 from hpo.spec.parameters import (
     BoolParameter,
@@ -41,7 +56,10 @@ __all__ = [
     "TRAINING_PARAMETERS",
     "BoolParameter",
     "CategoricalParameter",
+    "Column",
+    "ColumnKind",
     "CosineSchedule",
+    "Cross",
     "DataSpec",
     "Direction",
     "Duration",
@@ -51,6 +69,7 @@ __all__ = [
     "Frozen",
     "IntParameter",
     "ModelSpec",
+    "NpySource",
     "NpzSource",
     "Objective",
     "OptimizerName",
@@ -59,6 +78,7 @@ __all__ = [
     "Preprocess",
     "Pruner",
     "PrunerName",
+    "PythonSource",
     "Retries",
     "Sampler",
     "SamplerName",
@@ -71,12 +91,12 @@ __all__ = [
     "Split",
     "StepSchedule",
     "StudySpec",
+    "TableSource",
     "Task",
     "Training",
 ]
 
 Direction = Literal["maximize", "minimize"]
-Task = Literal["auto", "binary", "multiclass", "regression"]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -98,69 +118,6 @@ Duration = Annotated[
     Field(gt=0),
     BeforeValidator(_seconds, json_schema_input_type=Annotated[float, Field(gt=0)] | _DurationText),
 ]
-
-
-class SklearnSource(Frozen):
-    """A data set that ships with scikit-learn."""
-
-    type: Literal["sklearn"]
-    name: Literal["breast_cancer", "diabetes", "digits", "iris", "linnerud", "wine"] = Field(
-        description="Which of scikit-learn's bundled sets to load."
-    )
-
-
-class NpzSource(Frozen):
-    """Arrays in a NumPy .npz file."""
-
-    type: Literal["npz"]
-    path: str = Field(description="The file, relative to the project folder.")
-    x: str = Field("x", description="Name of the array of features, one row a sample.")
-    y: str = Field("y", description="Name of the array of targets, one row a sample.")
-
-
-Source = Annotated[SklearnSource | NpzSource, Field(discriminator="type")]
-
-
-class Split(Frozen):
-    """One seeded split into train, validation and test."""
-
-    validation: float = Field(0.2, gt=0, lt=1, description="Fraction of all rows.")
-    test: float = Field(0.2, gt=0, lt=1, description="Fraction of all rows; never seen in search.")
-    stratify: bool = Field(True, description="Keep the class shares in every part.")
-    seed: int = Field(0, ge=0, description="The same seed gives the same parts.")
-
-    @model_validator(mode="after")
-    def _leaves_rows_to_train_on(self) -> Split:
-        if self.validation + self.test >= 1:
-            raise ValueError(
-                "validation and test must leave rows to train on: their sum must be below 1, "
-                f"received {self.validation + self.test:g}"
-            )
-        return self
-
-
-class Preprocess(Frozen):
-    """What is done to the features before the model sees them; fitted on train only."""
-
-    normalize: Literal["none", "standard", "minmax"] = Field(
-        "none",
-        description="standard: zero mean, unit variance; minmax: 0 to 1; per feature or channel.",
-    )
-    reshape: tuple[int, ...] | None = Field(
-        None,
-        strict=False,
-        min_length=1,
-        description="Shape of one sample, such as [8, 8, 1]; it is applied before normalizing.",
-    )
-
-
-class DataSpec(Frozen):
-    """Where the data comes from and how it is prepared."""
-
-    source: Source = Field(description="Where the rows come from.")
-    task: Task = Field("auto", description="auto: read off the targets.")
-    split: Split = Field(Split(), description="Which rows train, validate and test.")
-    preprocess: Preprocess = Field(Preprocess(), description="What is done to the features.")
 
 
 class ModelSpec(Frozen):

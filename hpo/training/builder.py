@@ -123,6 +123,7 @@ def _facts(signature: DataSignature) -> dict[str, Any]:
         "num_outputs": signature.num_outputs,
         "class_names": signature.class_names,
         "task": signature.task,
+        "vocabulary_sizes": signature.vocabulary_sizes,
     }
 
 

@@ -104,7 +104,7 @@ def _loss(name: str | None, signature: DataSignature, smoothing: float) -> Any:
         raise SettingError("label_smoothing", "it smooths classes, but the task is regression")
     if name is not None:
         return _named_loss(name, smoothing)
-    if signature.task == "binary":
+    if signature.task in ("binary", "multilabel"):
         return keras.losses.BinaryCrossentropy(label_smoothing=smoothing)
     if signature.task == "regression":
         return keras.losses.MeanSquaredError()
@@ -143,6 +143,12 @@ def _function(loss: Any) -> Any:
 def _metrics(signature: DataSignature) -> list[Any]:
     if signature.task == "regression":
         return ["mae", keras.metrics.R2Score(name="r2_score")]
+    if signature.task == "multilabel":
+        labels = signature.num_outputs
+        return [
+            "binary_accuracy",
+            keras.metrics.AUC(name="auc", multi_label=True, num_labels=labels),
+        ]
     return ["accuracy"]
 
 
@@ -183,8 +189,8 @@ def has_logits(model: keras.Model) -> bool:
 def targets_for(model: keras.Model, y: NDArray[Any], signature: DataSignature) -> NDArray[Any]:
     """Targets as the model's loss wants them.
 
-    Returns float32 (rows, outputs) for binary, regression and one-hot losses, otherwise the class
-    numbers (rows,).
+    Returns float32 (rows, outputs) for binary, multilabel, regression and one-hot losses, otherwise
+    the class numbers (rows,).
     """
     if signature.task == "multiclass":
         if not wants_one_hot(model):
@@ -199,8 +205,10 @@ def class_weights(
     """A weight for each row of train, or None. `balanced` is rows / (classes * rows of class)."""
     if training.class_weight is None:
         return None
-    if signature.class_names is None or signature.class_counts is None:
-        raise SettingError("class_weight", "it weighs classes, but the task is regression")
+    if signature.task not in ("binary", "multiclass"):
+        raise SettingError("class_weight", f"it weighs classes, but the task is {signature.task}")
+    assert signature.class_names is not None
+    assert signature.class_counts is not None
     names = signature.class_names
     if training.class_weight == "balanced":
         counts = np.maximum(np.asarray(signature.class_counts, np.float64), 1)

@@ -19,7 +19,8 @@ from keras.src.random.seed_generator import global_seed_generator
 from numpy.typing import NDArray
 from tensorflow.python.framework.ops import gradient_registry
 
-_Arrays = tuple[NDArray[Any], ...]
+# Arrays with a first axis of rows; the features may be several by name.
+_Arrays = tuple[Any, ...]
 _Epoch = Callable[[Any], dict[str, Any]]
 
 # An evaluation batch has so many rows, or so many numbers where a row is large.
@@ -34,7 +35,8 @@ class EpochRunner:
 
     Args:
         model: Compiled; its optimizer and metrics are built here, so that tracing happens once.
-        train: `(x, y)` or `(x, y, sample_weight)`, arrays with a first axis of rows.
+        train: `(x, y)` or `(x, y, sample_weight)`, arrays with a first axis of rows; `x` may be
+            arrays by name.
         validation: `(x, y)`.
         batch_size: Rows a step; the last step of an epoch takes what is left.
     """
@@ -106,13 +108,14 @@ def _seed_generators(model: keras.Model) -> list[Any]:
 
 
 def _build(model: keras.Model, rows: _Arrays, batch_size: int) -> None:
-    model._symbolic_build(data_batch=tuple(tf.constant(array[:batch_size]) for array in rows))
+    batch = keras.tree.map_structure(lambda array: tf.constant(array[:batch_size]), rows)
+    model._symbolic_build(data_batch=batch)
 
 
 def _evaluation(
     model: keras.Model, rows: _Arrays, batch_size: int
 ) -> Callable[[], dict[str, float]]:
-    order = tf.range(len(rows[0]), dtype=tf.int32)
+    order = tf.range(len(rows[1]), dtype=tf.int32)
     run = _epoch_function(model, model.test_step, rows, _evaluation_batch(rows[0], batch_size))
 
     def evaluate_all() -> dict[str, float]:
@@ -122,21 +125,22 @@ def _evaluation(
     return evaluate_all
 
 
-def _evaluation_batch(x: NDArray[Any], batch_size: int) -> int:
+def _evaluation_batch(x: Any, batch_size: int) -> int:
     """Large where rows are small; the training batch fits in memory in any case."""
-    numbers = math.prod(x.shape[1:])
-    return max(batch_size, min(_EVALUATION_ROWS, _EVALUATION_NUMBERS // numbers))
+    numbers: int = sum(math.prod(array.shape[1:]) for array in keras.tree.flatten(x))
+    return max(batch_size, min(_EVALUATION_ROWS, _EVALUATION_NUMBERS // max(1, numbers)))
 
 
 def _epoch_function(
     model: keras.Model, step: Callable[[Any], Any], arrays: _Arrays, batch_size: int
 ) -> _Epoch:
-    rows = len(arrays[0])
+    rows = len(arrays[1])
     steps = math.ceil(rows / batch_size)
-    tensors = [tf.constant(array) for array in arrays]
+    tensors = keras.tree.map_structure(tf.constant, arrays)
 
     def one_batch(chosen: tf.Tensor) -> dict[str, tf.Tensor]:
-        return _numbers(step(tuple(tf.gather(tensor, chosen) for tensor in tensors)))
+        batch = keras.tree.map_structure(lambda tensor: tf.gather(tensor, chosen), tensors)
+        return _numbers(step(batch))
 
     # A function of its own, so that the loop knows what a step returns before it runs one.
     traced = tf.function(

@@ -23,6 +23,7 @@ class Preflight:
     Attributes:
         parameters: The builder's declarations by name, as far as the probes met them.
         metrics: The names that each epoch will report.
+        warnings: What a person should look at; the study can be run all the same.
     """
 
     signature: DataSignature
@@ -32,3 +33,4 @@ class Preflight:
     parameters: dict[str, Parameter]
     metrics: tuple[str, ...]
     problems: tuple[StudyProblem, ...]
+    warnings: tuple[str, ...] = ()

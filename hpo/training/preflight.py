@@ -19,6 +19,7 @@ import keras
 import numpy as np
 
 from hpo.data import DataSignature, Part, SearchData
+from hpo.data.features import take
 from hpo.errors import BuilderError, HpoError
 from hpo.space import SpaceError, Suggest
 from hpo.spec import StudySpec
@@ -38,6 +39,8 @@ from hpo.training.trial import Bench, TrialModel, build_model, make_runner, prep
 
 _PROBES = 12
 _ROWS = 8
+# From this share of one class on, accuracy says little.
+_SKEW = 0.8
 
 
 def check_study(spec: StudySpec, project: Path) -> Preflight:
@@ -74,7 +77,24 @@ def check_study(spec: StudySpec, project: Path) -> Preflight:
         parameters=parameters,
         metrics=metrics,
         problems=tuple(problems),
+        warnings=(*bench.data.signature.warnings, *_skewed(spec, bench.data.signature)),
     )
+
+
+def _skewed(spec: StudySpec, signature: DataSignature) -> list[str]:
+    """Plain accuracy rewards a model that knows nothing but the most frequent class."""
+    counts = signature.class_counts
+    if not counts or not spec.objective.metric.endswith("accuracy"):
+        return []
+    if signature.task == "multilabel" or max(counts) < _SKEW * sum(counts):
+        return []
+    name = (signature.class_names or ())[counts.index(max(counts))]
+    words = (
+        f"{max(counts) / sum(counts):.0%} of the training rows are of the class {name!r}, which "
+        f"gives {spec.objective.metric} as much for no work: consider the metric AUC or F1Score in "
+        "`training.metrics`, and `training.class_weight: balanced`"
+    )
+    return [words]
 
 
 def _build(bench: Bench, suggest: Suggest) -> TrialModel:
@@ -97,7 +117,7 @@ def _one_epoch(bench: Bench, built: TrialModel) -> tuple[str, ...]:
         check_output(outputs, signature, name)
         _check_probabilities(built.model, outputs, signature, name)
         runner = make_runner(few, built)
-        order = np.arange(len(few.data.train.x), dtype=np.int32)
+        order = np.arange(len(few.data.train.y), dtype=np.int32)
         return (*runner.train(order), *runner.evaluate())
     except HpoError:
         raise
@@ -120,7 +140,7 @@ def _check_savable(bench: Bench, built: TrialModel) -> None:
 
 def _few_rows(data: SearchData) -> SearchData:
     train, validation = (
-        Part(part.x[:_ROWS], part.y[:_ROWS]) for part in (data.train, data.validation)
+        Part(take(part.x, slice(_ROWS)), part.y[:_ROWS]) for part in (data.train, data.validation)
     )
     return replace(data, train=train, validation=validation)
 
@@ -131,9 +151,9 @@ def _check_probabilities(
     if signature.task == "regression" or not wants_probabilities(model):
         return
     shares = np.asarray(outputs, np.float64)
-    sums_up = signature.task == "binary" or np.allclose(shares.sum(axis=-1), 1, atol=1e-2)
+    sums_up = signature.task != "multiclass" or np.allclose(shares.sum(axis=-1), 1, atol=1e-2)
     if shares.min() < 0 or shares.max() > 1 + 1e-5 or not sums_up:
-        head = "sigmoid" if signature.task == "binary" else "softmax"
+        head = "softmax" if signature.task == "multiclass" else "sigmoid"
         raise BuilderError(
             f"the model of {name} must put out probabilities for a {signature.task} task, "
             f"received values from {shares.min():.3g} to {shares.max():.3g}; "

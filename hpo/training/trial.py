@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from hpo.data import SearchData, open_search_data
 from hpo.errors import BuilderError
@@ -115,7 +114,7 @@ class _Run:
         self._task = task
         self._model, self._settings = built.model, built.settings
         self._runner = make_runner(bench, built)
-        self._rows = len(bench.data.train.x)
+        self._rows = len(bench.data.train.y)
         self._checkpoints = CheckpointFolder(task.folder, task.token)
         self._rate = _base_rate(built.model)
         self._ended = False
@@ -202,7 +201,7 @@ def make_runner(bench: Bench, built: TrialModel) -> EpochRunner:
     """The model's epochs on the study's data, targets and weights as its loss wants them."""
     signature, training = bench.data.signature, bench.spec.training
     part = bench.data.train
-    train: tuple[NDArray[Any], ...] = (part.x, targets_for(built.model, part.y, signature))
+    train: tuple[Any, ...] = (part.x, targets_for(built.model, part.y, signature))
     weights = class_weights(training, part.y, signature)
     if weights is not None:
         train = (*train, weights)

@@ -32,14 +32,10 @@ def test_saved_layers_do_what_apply_does(
 ) -> None:
     import keras
 
-    from hpo.data.layers import preprocessing_layers
+    from hpo.data.layers import raw_inputs
 
     fitted = fit_preprocessing(x, Preprocess.model_validate(section))
-    inputs = keras.Input(fitted.raw_shape)
-    outputs = inputs
-    for layer in preprocessing_layers(fitted):
-        outputs = layer(outputs)
-    keras.Model(inputs, outputs).save(tmp_path / "model.keras")
+    keras.Model(*raw_inputs(fitted)).save(tmp_path / "model.keras")
 
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     np.testing.assert_allclose(loaded.predict(x, verbose=0), fitted.apply(x), rtol=1e-6)
@@ -48,13 +44,13 @@ def test_saved_layers_do_what_apply_does(
 def test_layers_compute_in_float32_under_mixed_precision() -> None:
     import keras
 
-    from hpo.data.layers import preprocessing_layers
+    from hpo.data.layers import raw_inputs
 
     fitted = fit_preprocessing(HARD, Preprocess(normalize="standard"))
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        model = keras.Sequential([keras.Input((4,)), *preprocessing_layers(fitted)])
+        model = keras.Model(*raw_inputs(fitted))
     finally:
         keras.config.set_dtype_policy(before)
     outputs = model(HARD.astype(np.float32))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -81,13 +80,3 @@ def test_samples_of_another_shape_are_refused() -> None:
 def test_reshape_that_does_not_fit() -> None:
     with pytest.raises(DataError, match=r"\[3, 3\] does not fit"):
         fit(np.zeros((10, 8)), reshape=[3, 3])
-
-
-@pytest.mark.parametrize("section", [{}, {"normalize": "standard", "reshape": [2, 2]}])
-def test_dict_round_trip_through_json(
-    section: dict[str, Any], table: tuple[np.ndarray, np.ndarray]
-) -> None:
-    fitted = fit(table[0], **section)
-    again = FittedPreprocessing.from_dict(json.loads(json.dumps(fitted.to_dict())))
-    assert again == fitted
-    np.testing.assert_array_equal(again.apply(table[0]), fitted.apply(table[0]))

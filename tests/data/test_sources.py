@@ -8,11 +8,15 @@ import pytest
 
 from hpo.data.sources import load_source
 from hpo.errors import DataError
-from hpo.spec.models import NpzSource, SklearnSource
+from hpo.spec.models import DataSpec
 
 
-def npz(path: str = "data.npz", **names: str) -> NpzSource:
-    return NpzSource(type="npz", path=path, **names)
+def npz(path: str = "data.npz", **names: object) -> DataSpec:
+    return DataSpec.model_validate({"source": {"type": "npz", "path": path, **names}})
+
+
+def sklearn(name: str) -> DataSpec:
+    return DataSpec.model_validate({"source": {"type": "sklearn", "name": name}})
 
 
 @pytest.mark.parametrize(
@@ -29,14 +33,14 @@ def npz(path: str = "data.npz", **names: str) -> NpzSource:
 def test_sklearn(
     name: str, x_shape: tuple[int, ...], y_shape: tuple[int, ...], class_names: tuple[str, ...]
 ) -> None:
-    raw = load_source(SklearnSource.model_validate({"type": "sklearn", "name": name}), Path())
+    raw = load_source(sklearn(name), Path())
     assert raw.x.shape == x_shape
     assert raw.y.shape == y_shape
     assert raw.class_names == class_names
 
 
 def test_diabetes_comes_as_measured_not_normalized_over_all_rows() -> None:
-    raw = load_source(SklearnSource(type="sklearn", name="diabetes"), Path())
+    raw = load_source(sklearn("diabetes"), Path())
     assert raw.x[0, 0] == 59  # age in years
 
 

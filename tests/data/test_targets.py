@@ -65,7 +65,10 @@ def test_asked_for_tasks() -> None:
         ([0.5, 1.0], "multiclass", "is multiclass, but y holds fractions"),
         ([4, 4], "auto", "only one class, '4'"),
         ([4.0, 4.0], "binary", "only one class, '4'"),
-        ([[0, 1], [1, 0]], "auto", r"shape \(2, 2\).*argmax.*task: regression"),
+        ([[0, 3], [1, 0]], "auto", r"shape \(2, 2\).*columns of 0 and 1.*task: regression"),
+        ([[0, 1], [1, 1]], "multiclass", "multiclass, but a row of y may have several"),
+        ([[0, 1], [1, 1], [1, 1]], "auto", "the label 'label_1' is the same in every row"),
+        ([0, 1], "multilabel", r"multilabel, but y has shape \(2,\)"),
         ([[[1.0]], [[2.0]]], "auto", r"shape \(2, 1, 1\).*\(rows, targets\)"),
         (np.zeros((2, 0)), "auto", r"shape \(2, 0\)"),
         ([1j, 2j], "auto", "y holds complex numbers"),
@@ -76,3 +79,20 @@ def test_asked_for_tasks() -> None:
 def test_targets_that_cannot_be_used(y: Any, task: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_targets(np.array(y), task)
+
+
+def test_columns_of_zero_and_one_are_labels() -> None:
+    targets = read_targets(np.array([[0, 1, 1], [1, 1, 0], [0, 0, 1]]), "auto", ("a", "b", "c"))
+    assert (targets.task, targets.class_names, targets.num_outputs) == (
+        "multilabel",
+        ("a", "b", "c"),
+        3,
+    )
+    assert targets.labels is None
+    assert targets.y.dtype == np.float32
+
+
+def test_one_hot_columns_are_classes() -> None:
+    targets = read_targets(np.eye(3, dtype=bool)[[2, 0, 1, 2]])
+    assert targets.task == "multiclass"
+    assert targets.y.tolist() == [2, 0, 1, 2]

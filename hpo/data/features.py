@@ -1,0 +1,51 @@
+"""Features: one array, or several by name where a model has several inputs or a table columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Features = Array | dict[str, Array]
+Shape = tuple[int, ...]
+T = TypeVar("T")
+
+
+def each_array(x: Features) -> Iterable[Array]:
+    """The arrays, in the order of their names."""
+    return [x[name] for name in sorted(x)] if isinstance(x, dict) else [x]
+
+
+def map_arrays(function: Callable[[Array], Array], x: Features) -> Features:
+    """The same structure with the function's results in it."""
+    if isinstance(x, dict):
+        return {name: function(array) for name, array in x.items()}
+    return function(x)
+
+
+def take(x: Features, rows: Array | slice) -> Features:
+    """The features of some rows."""
+    return map_arrays(lambda array: array[rows], x)
+
+
+def count_rows(x: Features) -> int:
+    """The number of samples; the first array's, where they differ."""
+    return len(next(iter(each_array(x))))
+
+
+def join_rows(parts: Sequence[Features]) -> Features:
+    """The rows of several sources of one structure, one after the other."""
+    first = parts[0]
+    if not isinstance(first, dict):
+        return np.concatenate(parts)  # type: ignore[arg-type]
+    return {name: np.concatenate([part[name] for part in parts]) for name in first}
+
+
+def shapes_of(x: Features) -> Shape | dict[str, Shape]:
+    """The shape of one sample, by name where there are names."""
+    if isinstance(x, dict):
+        return {name: array.shape[1:] for name, array in x.items()}
+    return x.shape[1:]

@@ -1,0 +1,80 @@
+"""Signs that figures will be too good: rows on two sides of the split, columns with the answer."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hpo.data.features import Array, Features, count_rows, each_array
+from hpo.data.splits import SplitRows
+
+
+def rows_on_two_sides(x: Features, split: SplitRows, groups: Array | None) -> list[str]:
+    """What stands on two sides of the split: equal rows, or rows of one group."""
+    found = []
+    keys = _row_keys(x)
+    for part, rows in list(split.parts())[1:]:
+        same = np.isin(keys[rows], keys[split.train])
+        if same.any():
+            found.append(
+                f"{int(same.sum())} of {len(rows)} {part} rows have the same features as a row of "
+                f"train, the first is row {int(rows[same.argmax()])}, counted from 0: figures on "
+                f"{part} are too good by that; drop repeated rows, or split by group"
+            )
+        if groups is not None:
+            both = np.intersect1d(groups[rows], groups[split.train])
+            if len(both):
+                found.append(
+                    f"{len(both)} groups stand in train and {part}, the first is {both[0]!r}"
+                )
+    return found
+
+
+def columns_with_the_answer(frame: pd.DataFrame, y: Array) -> list[str]:
+    """Columns that seem to give the target away."""
+    if y.ndim > 1:
+        return []
+    words = (
+        "column {!r} tells the target {}: is it known before the target is? "
+        "If not, leave it out with `exclude`"
+    )
+    return [
+        words.format(name, how)
+        for name in frame.columns
+        if (how := _gives_away(frame[name], y)) is not None
+    ]
+
+
+def _row_keys(x: Features) -> Array:
+    """A number for each row; equal for equal rows."""
+    keys = np.zeros(count_rows(x), np.uint64)
+    for array in each_array(x):
+        flat = np.ascontiguousarray(array).reshape(len(array), -1)
+        keys = keys * np.uint64(0x9E3779B97F4A7C15) + _array_keys(flat)
+    return keys
+
+
+def _array_keys(flat: Array) -> NDArray[np.uint64]:
+    digests = (hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in flat)
+    return np.frombuffer(b"".join(digests), np.uint64)
+
+
+def _gives_away(column: pd.Series[Any], y: Array) -> str | None:
+    if y.dtype.kind == "f":
+        if column.dtype.kind not in "iuf":
+            return None
+        both = column.notna().to_numpy()
+        x = column.to_numpy(dtype=np.float64, na_value=np.nan)[both]
+        if len(x) < 2 or x.std() == 0 or y[both].std() == 0:
+            return None
+        correlation = float(np.corrcoef(x, y[both])[0, 1])
+        return "almost exactly" if abs(correlation) > 0.9999 else None
+    values = column.nunique()
+    if not 1 < values <= len(column) / 5:
+        return None
+    classes = pd.Series(y).groupby(column.to_numpy()).nunique()
+    return "without exception" if (classes <= 1).all() else None

@@ -1,0 +1,77 @@
+"""Raw rows of a file, in the form that an exported model takes them."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpo.data.features import Array, Features
+from hpo.errors import DataError, UsageError
+from hpo.spec.models import Column
+
+
+def read_rows(file: Path, form: Mapping[str, Any], array: str) -> Features:
+    """Reads a file of rows; `form` is the one of the data that the model was trained on.
+
+    Args:
+        array: Name of the array in a .npz file, for a model with one input.
+
+    Raises:
+        UsageError: There is no such file.
+        DataError: It can't be read, or is not of the form.
+    """
+    if not file.is_file():
+        raise UsageError(f"there is no file {file} to predict from")
+    if form["type"] == "table":
+        return _read_table(file, form["columns"])
+    try:
+        if file.suffix == ".csv":
+            return _read_csv(file)
+        # np.load leaves a file open that it can't read, unless someone else opened it.
+        with file.open("rb") as stream:
+            content = np.load(stream, allow_pickle=False)
+            return content if isinstance(content, np.ndarray) else _pick(content, array, form, file)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{file} can't be read as .npz, .npy or .csv of numbers: {error}") from None
+
+
+def _read_table(file: Path, columns: Mapping[str, Any]) -> dict[str, Array]:
+    from hpo.data.columns import column_array
+    from hpo.data.sources.table import read_frame
+
+    frame = read_frame(file)
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise DataError(
+            f"{file} has no column {missing[0]!r}; the model takes: {', '.join(columns)}"
+        )
+    if not len(frame):
+        raise DataError(f"{file}: expected at least one row")
+    return {
+        name: column_array(frame[name], Column.model_validate(column))
+        for name, column in columns.items()
+    }
+
+
+def _read_csv(file: Path) -> Array:
+    with warnings.catch_warnings():
+        # About an empty file, which the check of the rows tells of.
+        warnings.simplefilter("ignore")
+        return np.loadtxt(file, delimiter=",", ndmin=2)
+
+
+def _pick(content: Any, array: str, form: Mapping[str, Any], file: Path) -> Features:
+    names = form.get("inputs") or [array]
+    for name in names:
+        if name not in content:
+            held = ", ".join(content.files)
+            raise DataError(f"{file} holds no array {name!r}; it holds: {held} (see --array)")
+    if "inputs" in form:
+        return {name: np.asarray(content[name]) for name in names}
+    return np.asarray(content[array])

@@ -1,0 +1,159 @@
+"""What a user's function returns: arrays, a DataFrame, a data set of batches, or ready parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpo.data.features import Features, count_rows, join_rows, map_arrays
+from hpo.data.raw import RawData, SourceFiles
+from hpo.errors import DataError
+from hpo.spec.models import Preprocess, PythonSource
+from hpo.usercode import describe, hint, import_user_module
+
+_PARTS = ("train", "validation", "test")
+_EXPECTED = (
+    "(x, y) arrays, a DataFrame, a tf.data.Dataset or keras.utils.PyDataset of batches (x, y), "
+    "or a mapping with train, validation and test of these"
+)
+
+
+def load_python(
+    source: PythonSource, files: SourceFiles, preprocess: Preprocess, project: Path
+) -> RawData:
+    """Calls the function and reads what it returns.
+
+    Raises DataError when it is not there, raises, or returns something else.
+    """
+    returned = _call(source, project)
+    if not (isinstance(returned, Mapping) and set(returned) & set(_PARTS)):
+        return _read(returned, source, files.columns, preprocess)
+    lacking = sorted(set(_PARTS) - set(returned))
+    if lacking:
+        raise DataError(f"{source.load} returns parts without {', '.join(lacking)}")
+    return _join([returned[part] for part in _PARTS], source, files.columns, preprocess)
+
+
+def _call(source: PythonSource, project: Path) -> Any:
+    module_name, _, name = source.load.partition(":")
+    module = import_user_module(module_name, project, DataError)
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise DataError(
+            f"the module {module_name} has no function {name!r}{hint(name, dir(module))}"
+        )
+    try:
+        return function(**source.args)
+    except Exception as error:
+        raise DataError(f"{source.load} raised {describe(error)}") from error
+
+
+def _read(
+    value: Any, source: PythonSource, columns: tuple[str, ...], preprocess: Preprocess
+) -> RawData:
+    if _is_frame(value):
+        from hpo.data.sources.table import from_frame
+
+        return from_frame(
+            value.rename(columns=str), _with_target(source), columns, preprocess, None
+        )
+    if isinstance(value, Mapping) and {"x", "y"} <= set(value):
+        extra = {name: _column(value, name, source) for name in columns}
+        return RawData(_features(value["x"]), np.asarray(value["y"]), columns=extra)
+    if columns:
+        raise DataError(
+            f"`split` asks for the column {columns[0]!r}; then {source.load} must return a "
+            "DataFrame, or a mapping with x, y and that column"
+        )
+    x, y = _pair(value, source)
+    return RawData(x, y)
+
+
+def _join(
+    values: list[Any], source: PythonSource, columns: tuple[str, ...], preprocess: Preprocess
+) -> RawData:
+    if all(map(_is_frame, values)):
+        import pandas as pd
+
+        from hpo.data.sources.table import from_frame
+
+        frame = pd.concat(values, ignore_index=True).rename(columns=str)
+        parts = np.repeat(_PARTS, [len(each) for each in values])
+        return from_frame(frame, _with_target(source), columns, preprocess, parts)
+    if columns:
+        raise DataError("parts that are ready need no `split.column`, `group` or `time`")
+    pairs = [_pair(value, source) for value in values]
+    return RawData(
+        x=join_rows([x for x, _ in pairs]),
+        y=np.concatenate([y for _, y in pairs]),
+        parts=np.repeat(_PARTS, [count_rows(x) for x, _ in pairs]),
+    )
+
+
+def _pair(value: Any, source: PythonSource) -> tuple[Features, Any]:
+    if isinstance(value, tuple | list) and len(value) == 2:
+        return _features(value[0]), np.asarray(value[1])
+    if isinstance(value, Mapping) and {"x", "y"} <= set(value):
+        return _features(value["x"]), np.asarray(value["y"])
+    if hasattr(value, "__iter__") or hasattr(value, "__getitem__"):
+        return _from_batches(_batches(value), source)
+    raise DataError(f"{source.load} returns {type(value).__name__}; expected {_EXPECTED}")
+
+
+def _batches(value: Any) -> Iterable[Any]:
+    # A PyDataset has a length and items, and iterating over it would never end.
+    if hasattr(value, "__getitem__") and hasattr(value, "on_epoch_end"):
+        return (value[index] for index in range(len(value)))
+    if getattr(value, "cardinality", None) is not None and int(value.cardinality()) == -1:
+        raise DataError("the data set repeats without end; leave out .repeat()")
+    batches: Iterable[Any] = iter(value)
+    return batches
+
+
+def _from_batches(batches: Iterable[Any], source: PythonSource) -> tuple[Features, Any]:
+    xs: list[Features] = []
+    ys: list[Any] = []
+    for batch in batches:
+        if not (isinstance(batch, tuple | list) and len(batch) == 2):
+            raise DataError(f"{source.load} yields {type(batch).__name__}; expected {_EXPECTED}")
+        xs.append(_features(batch[0]))
+        ys.append(np.asarray(batch[1]))
+    if not xs:
+        raise DataError(f"{source.load} yields no batch; expected {_EXPECTED}")
+    if ys[0].ndim == 0:
+        # A data set that was not batched yields single samples.
+        xs = [map_arrays(lambda array: array[None], x) for x in xs]
+        ys = [y[None] for y in ys]
+    return join_rows(xs), np.concatenate(ys)
+
+
+def _features(value: Any) -> Features:
+    if isinstance(value, Mapping):
+        return {str(name): np.asarray(array) for name, array in value.items()}
+    return np.asarray(value)
+
+
+def _column(value: Mapping[str, Any], name: str, source: PythonSource) -> Any:
+    if name not in value:
+        raise DataError(
+            f"`split` asks for the column {name!r}, which {source.load} does not return; it "
+            f"returns: {', '.join(map(str, value))}"
+        )
+    return np.asarray(value[name])
+
+
+def _with_target(source: PythonSource) -> PythonSource:
+    if source.target is None:
+        raise DataError(
+            f"{source.load} returns a DataFrame; name the column to learn in `data.source.target`"
+        )
+    return source
+
+
+def _is_frame(value: Any) -> bool:
+    import pandas as pd
+
+    return isinstance(value, pd.DataFrame)

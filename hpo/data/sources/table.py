@@ -1,0 +1,185 @@
+"""Tables: CSV and Parquet files, read with pandas; what each column holds is found here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hpo.data.columns import ColumnSpecs, column_array, column_specs
+from hpo.data.features import Array
+from hpo.data.leaks import columns_with_the_answer
+from hpo.data.raw import RawData, SourceFiles
+from hpo.errors import DataError
+from hpo.spec.models import Preprocess, TableSource
+
+_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    ".csv": lambda path: pd.read_csv(path, low_memory=False),
+    ".tsv": lambda path: pd.read_csv(path, sep="\t", low_memory=False),
+    ".parquet": pd.read_parquet,
+}
+
+
+def load_table(
+    source: TableSource, files: SourceFiles, preprocess: Preprocess, project: Path
+) -> RawData:
+    """The rows of a table, and of tables of their own for validation and test.
+
+    Raises DataError when a file can't be read or a column is not there.
+    """
+    frames = [read_frame(project / path) for _, path in files.files]
+    for frame, (_, path) in zip(frames, files.files, strict=True):
+        _check_same_columns(frames[0], frame, files.files[0][1], path)
+    frame = pd.concat(frames, ignore_index=True)
+    parts = files.parts([len(each) for each in frames])
+    return from_frame(frame, source, files.columns, preprocess, parts)
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """A CSV, TSV or Parquet file as a DataFrame.
+
+    Raises DataError when it can't be read.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        known = ", ".join(_READERS)
+        raise DataError(f"{path}: expected a file that ends in one of {known}")
+    try:
+        frame = reader(path)
+    except FileNotFoundError:
+        raise DataError(
+            f"data file not found: {path.absolute()}. Paths in `data` are relative to the "
+            "project folder; correct it, or name the folder with --project."
+        ) from None
+    except (OSError, ValueError) as error:
+        # pandas and pyarrow derive their errors from these two.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"{path} can't be read as a table: {reason}") from error
+    if frame.columns.duplicated().any():
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise DataError(f"{path} has two columns named {twice!r}; rename one of them")
+    return frame.rename(columns=str)
+
+
+def from_frame(
+    frame: pd.DataFrame,
+    source: Any,
+    split_columns: tuple[str, ...],
+    preprocess: Preprocess,
+    parts: Array | None,
+) -> RawData:
+    """Rows of a DataFrame; `source` says target, features and kinds of columns.
+
+    Raises DataError when a column is not there or can't be used.
+    """
+    targets = [source.target] if isinstance(source.target, str) else list(source.target)
+    chosen = getattr(source, "features", None)
+    excluded = list(getattr(source, "exclude", ()))
+    for name in (*targets, *(chosen or ()), *excluded, *source.columns, *split_columns):
+        _check_column(frame, name)
+    features = list(chosen) if chosen else _all_but(frame, targets, excluded, split_columns)
+    _check_targets(frame, targets, features)
+    specs, warnings = column_specs(frame[features], source.columns)
+    if preprocess.missing == "drop":
+        frame, parts = _without_missing(frame, list(specs), parts)
+    if not specs:
+        raise DataError(f"no column is left to learn from; the table has: {_names(frame)}")
+    y = _target_array(frame, targets)
+    return RawData(
+        x={name: column_array(frame[name], spec) for name, spec in specs.items()},
+        y=y,
+        class_names=tuple(targets) if len(targets) > 1 else None,
+        form=_form(specs),
+        columns={name: _plain(_dates(frame[name])) for name in split_columns},
+        parts=parts,
+        warnings=(*warnings, *columns_with_the_answer(frame[list(specs)], y)),
+    )
+
+
+def _form(specs: ColumnSpecs) -> dict[str, Any]:
+    return {
+        "type": "table",
+        "columns": {name: spec.model_dump(mode="json") for name, spec in specs.items()},
+    }
+
+
+def _all_but(
+    frame: pd.DataFrame, targets: list[str], excluded: list[str], split_columns: tuple[str, ...]
+) -> list[str]:
+    left_out = {*targets, *excluded, *split_columns}
+    return [name for name in frame.columns if name not in left_out]
+
+
+def _check_column(frame: pd.DataFrame, name: str) -> None:
+    if name not in frame.columns:
+        near = get_close_matches(name, list(frame.columns), 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"the table has no column {name!r}; it has: {_names(frame)}.{hint}")
+
+
+def _check_targets(frame: pd.DataFrame, targets: list[str], features: list[str]) -> None:
+    both = sorted(set(targets) & set(features))
+    if both:
+        raise DataError(f"the target {both[0]!r} is among the features; leave it out there")
+    for name in targets:
+        missing = frame[name].isna()
+        if missing.any():
+            row = int(missing.to_numpy().argmax())
+            raise DataError(
+                f"the target column {name!r} has {int(missing.sum())} of {len(frame)} values "
+                f"missing, the first in row {row}, counted from 0. Drop those rows or fill them in."
+            )
+
+
+def _without_missing(
+    frame: pd.DataFrame, features: list[str], parts: Array | None
+) -> tuple[pd.DataFrame, Array | None]:
+    whole = frame[features].notna().all(axis=1).to_numpy()
+    return frame[whole].reset_index(drop=True), None if parts is None else parts[whole]
+
+
+def _target_array(frame: pd.DataFrame, targets: list[str]) -> Array:
+    arrays = [_plain(frame[name]) for name in targets]
+    if len(arrays) == 1:
+        return arrays[0]
+    kinds = {array.dtype.kind for array in arrays}
+    if not kinds <= set("biuf"):
+        raise DataError(
+            f"the targets {', '.join(targets)} are several columns, so all of them must be "
+            "numbers or true and false; for classes name one column"
+        )
+    return np.stack(arrays, axis=1)
+
+
+def _plain(column: pd.Series[Any]) -> Array:
+    """Values with a NumPy dtype: numbers, booleans, dates or strings."""
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        column = column.dt.tz_convert("UTC").dt.tz_localize(None)
+    if column.dtype.kind not in "biufM":
+        return column.astype(str).to_numpy(dtype=np.str_)
+    array: Array = column.to_numpy()
+    # pandas has integers that may be missing; without missing ones they are NumPy's.
+    return array.astype(column.dtype.kind + "8") if array.dtype.kind == "O" else array
+
+
+def _dates(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Dates where the values are texts that say dates; else the column as it is."""
+    if column.dtype.kind in "biufM":
+        return column
+    dates = pd.to_datetime(column, format="ISO8601", errors="coerce", utc=True)
+    return dates if bool(dates.notna().all()) else column
+
+
+def _check_same_columns(first: pd.DataFrame, other: pd.DataFrame, name: str, path: str) -> None:
+    lacks = [column for column in first.columns if column not in other.columns]
+    if lacks:
+        raise DataError(f"{path} has no column {lacks[0]!r}, which {name} has; expected the same")
+
+
+def _names(frame: pd.DataFrame) -> str:
+    names = list(frame.columns)
+    return ", ".join(names[:30]) + (", ..." if len(names) > 30 else "")

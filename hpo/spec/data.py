@@ -1,0 +1,192 @@
+"""The section `data:` of a study file: where rows come from, which train, how they are prepared."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from hpo.spec.parameters import Frozen
+
+Task = Literal["auto", "binary", "multiclass", "multilabel", "regression"]
+ColumnKind = Literal["numeric", "categorical", "boolean", "date", "text", "ignore"]
+# YAML has lists; a frozen value holds tuples.
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+
+
+class SklearnSource(Frozen):
+    """A data set that ships with scikit-learn."""
+
+    type: Literal["sklearn"]
+    name: Literal["breast_cancer", "diabetes", "digits", "iris", "linnerud", "wine"] = Field(
+        description="Which of scikit-learn's bundled sets to load."
+    )
+
+
+class NpzSource(Frozen):
+    """Arrays in a NumPy .npz file."""
+
+    type: Literal["npz"]
+    path: str = Field(description="The file, relative to the project folder.")
+    x: str | Names = Field(
+        "x",
+        description="Name of the array of features, one row a sample; a list of names makes a "
+        "model with several inputs.",
+    )
+    y: str = Field("y", description="Name of the array of targets, one row a sample.")
+
+
+class NpySource(Frozen):
+    """Arrays in NumPy .npy files."""
+
+    type: Literal["npy"]
+    x: str | dict[str, str] = Field(
+        description="The file of the features, or a file for each input of the model by its name."
+    )
+    y: str = Field(description="The file of the targets.")
+
+
+class Column(Frozen):
+    """How one column of a table is used."""
+
+    kind: ColumnKind = Field(description="What the column holds; `ignore` leaves it out.")
+    encode: Literal["one_hot", "hash", "embed"] = Field(
+        "one_hot",
+        description="For categorical columns. hash: into `bins` without a vocabulary; embed: whole "
+        "numbers for a builder that embeds them.",
+    )
+    bins: int = Field(64, ge=2, description="Number of values of a hashed column.")
+    most: int | None = Field(
+        None, ge=2, description="Keep so many of the most frequent values or words."
+    )
+
+    @model_validator(mode="after")
+    def _is_encoded_by_kind(self) -> Column:
+        if self.encode != "one_hot" and self.kind != "categorical":
+            raise ValueError(f"encode is for categorical columns, received kind {self.kind}")
+        return self
+
+
+class TableSource(Frozen):
+    """A table in a CSV or Parquet file, a row a sample."""
+
+    type: Literal["table"]
+    path: str = Field(
+        description="The file (.csv, .tsv, .parquet), relative to the project folder."
+    )
+    target: str | Names = Field(description="The column to learn, or a list of columns.")
+    features: Names | None = Field(
+        None, description="The columns to learn from; all others when left out."
+    )
+    exclude: Names = Field((), description="Columns to leave out.")
+    columns: dict[str, ColumnKind | Column] = Field(
+        default_factory=dict,
+        description="What a column holds, where it should not be read off its values.",
+    )
+
+
+class PythonSource(Frozen):
+    """What a function of yours returns."""
+
+    type: Literal["python"]
+    load: str = Field(
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        json_schema_extra={"patternErrorMessage": "expected module:name such as my_data:load"},
+        description="module:name of a function, resolved from the project folder.",
+    )
+    args: dict[str, Any] = Field(
+        default_factory=dict, description="Passed to the function by name."
+    )
+    target: str | Names | None = Field(
+        None,
+        description="The column to learn, where the function returns a DataFrame.",
+    )
+    columns: dict[str, ColumnKind | Column] = Field(
+        default_factory=dict, description="As for a table, where it returns a DataFrame."
+    )
+
+
+Source = Annotated[
+    SklearnSource | NpzSource | NpySource | TableSource | PythonSource,
+    Field(discriminator="type"),
+]
+
+_Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Split(Frozen):
+    """One seeded split into train, validation and test."""
+
+    validation: _Fraction | str = Field(
+        0.2, description="Fraction of all rows, or the path of a source of its own."
+    )
+    test: _Fraction | str = Field(
+        0.2,
+        description="Fraction of all rows, or the path of a source of its own; the search "
+        "never sees it.",
+    )
+    stratify: bool = Field(True, description="Keep the class shares in every part.")
+    column: str | None = Field(
+        None, description="Column that says train, validation or test for each row."
+    )
+    group: str | None = Field(
+        None, description="Column whose equal values stay together in one part."
+    )
+    time: str | None = Field(
+        None, description="Column to order by: validation comes after train, test comes last."
+    )
+    seed: int = Field(0, ge=0, description="The same seed gives the same parts.")
+
+    @model_validator(mode="after")
+    def _is_one_way_to_split(self) -> Split:
+        taken = [self.validation, self.test]
+        total = sum(part for part in taken if not isinstance(part, str))
+        if total >= 1:
+            raise ValueError(
+                "validation and test must leave rows to train on: their sum must be below 1, "
+                f"received {total:g}"
+            )
+        named = [key for key in ("column", "group", "time") if getattr(self, key) is not None]
+        if len(named) > 1:
+            raise ValueError(f"only one of column, group and time, received {' and '.join(named)}")
+        return self
+
+
+class Cross(Frozen):
+    """Two or more categorical columns taken together, hashed into `bins` values."""
+
+    columns: Names = Field(min_length=2, description="Names of the columns.")
+    bins: int = Field(64, ge=2, description="Number of values that the combinations are hashed to.")
+
+
+class Preprocess(Frozen):
+    """What is done to the features before the model sees them; fitted on train only."""
+
+    normalize: Literal["none", "standard", "minmax", "robust"] = Field(
+        "none",
+        description="standard: zero mean, unit variance; minmax: 0 to 1; robust: median and "
+        "quartiles; per feature or channel.",
+    )
+    reshape: tuple[int, ...] | None = Field(
+        None,
+        strict=False,
+        min_length=1,
+        description="Shape of one sample, such as [8, 8, 1]; it is applied before normalizing.",
+    )
+    missing: Literal["auto", "mean", "median", "zero", "refuse", "drop"] = Field(
+        "auto",
+        description="Numbers that are missing: filled in, refused, or their rows dropped. auto: "
+        "the median in a table, refused elsewhere.",
+    )
+    crosses: tuple[Cross, ...] = Field(
+        (), strict=False, description="Combinations of categorical columns of a table."
+    )
+
+
+class DataSpec(Frozen):
+    """Where the data comes from and how it is prepared."""
+
+    source: Source = Field(description="Where the rows come from.")
+    task: Task = Field("auto", description="auto: read off the targets.")
+    split: Split = Field(Split(), description="Which rows train, validate and test.")
+    preprocess: Preprocess = Field(Preprocess(), description="What is done to the features.")

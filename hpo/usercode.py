@@ -1,0 +1,67 @@
+"""The user's own modules: found in the project folder and imported through this one function."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+from traceback import extract_tb
+from types import ModuleType
+
+from hpo.errors import UsageError
+
+_OURS = Path(__file__).parent
+_COLOUR = re.compile("\x1b" + r"\[\d*m")
+
+
+def import_user_module(name: str, folder: Path, failure: type[UsageError]) -> ModuleType:
+    """Imports a module of the project folder.
+
+    Raises:
+        UsageError: Of the kind `failure`: it is not there, or importing it raised.
+    """
+    folder = folder.resolve()
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            raise failure(_no_module(name, folder)) from None
+        raise failure(f"importing {name} failed with {describe(error)}") from error
+
+
+def describe(error: BaseException) -> str:
+    """An error that came out of the user's code: kind, message and the deepest line of that code.
+
+    Keras colours its messages for a terminal; the colours are taken out.
+    """
+    frames = [frame for frame in extract_tb(error.__traceback__) if _is_users(frame.filename)]
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {_COLOUR.sub('', str(error))}{place}"
+
+
+def hint(name: str, known: list[str]) -> str:
+    """A question after the nearest known name, or nothing."""
+    near = get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _is_users(filename: str) -> bool:
+    file = Path(filename)
+    installed = "site-packages" in file.parts or file.is_relative_to(Path(inspect.__file__).parent)
+    return not (installed or file.is_relative_to(_OURS) or filename.startswith("<"))
+
+
+def _no_module(name: str, folder: Path) -> str:
+    file = folder.joinpath(*name.split(".")).with_suffix(".py")
+    siblings = [path.stem for path in file.parent.glob("*.py")]
+    return (
+        f"there is no module {name!r} in the project folder {folder}; expected the file "
+        f"{file.relative_to(folder)} there{hint(file.stem, siblings)} "
+        "(choose another folder with --project)"
+    )

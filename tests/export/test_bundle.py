@@ -83,6 +83,7 @@ def test_metrics(exported: Exported) -> None:
     assert metrics == {
         "study": "digits",
         "trial": 5,
+        "input": {"type": "arrays"},
         "objective": {
             "metric": "val_accuracy",
             "direction": "maximize",

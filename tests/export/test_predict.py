@@ -97,7 +97,7 @@ def test_a_damaged_bundle(exported: Exported, rows: Path, tmp_path: Path) -> Non
     with pytest.raises(UsageError, match=r"model.keras can't be loaded, export it again"):
         predict_file(bundle, rows, "x")
     (bundle / "metrics.json").write_text(json.dumps({"task": "multiclass"}))
-    with pytest.raises(UsageError, match="lacks class_names, custom_objects, outputs"):
+    with pytest.raises(UsageError, match="lacks class_names, custom_objects, input, outputs"):
         predict_file(bundle, rows, "x")
     (bundle / "metrics.json").write_text("{")
     with pytest.raises(UsageError, match=r"metrics.json can't be read"):

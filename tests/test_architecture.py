@@ -11,6 +11,7 @@ from tests.conftest import ROOT
 
 LEVELS = {
     "errors": 0,
+    "artifacts": 1,
     "spec": 1,
     "space": 1,
     "data": 2,

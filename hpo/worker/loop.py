@@ -10,7 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpo.errors import LeaseLostError, StorageError, StudyMismatchError
+from hpo.artifacts import Place, check_writable
+from hpo.errors import ArtifactsError, LeaseLostError, StorageError, StudyMismatchError
 from hpo.spec import StudySpec
 from hpo.study import workers
 from hpo.study.database import Database
@@ -36,13 +37,13 @@ class WorkerOptions:
 
     Attributes:
         project: Folder that the builder and data paths are resolved from.
-        artifacts: Folder for checkpoints and files of trials, shared by all workers.
+        artifacts: Place of checkpoints and files of trials, shared by all workers.
         lease_seconds: After so long without a sign of life a worker's trial is taken over.
         threads: Cores for its trainer.
     """
 
     project: Path
-    artifacts: Path
+    artifacts: Place
     lease_seconds: float = 30.0
     threads: int = 1
 
@@ -73,7 +74,7 @@ class Worker:
         self._options = options
         self._trainers = trainers
         self._stop = stop
-        self._paths = StudyPaths(options.artifacts, record.name)
+        self._paths = StudyPaths(options.artifacts, record.name, options.project)
         self._slots = Slots(database, record.study_id, self.name, options.lease_seconds)
         self._storage = StudyStorage(database, record)
         self._trainer: Trainer | None = None
@@ -85,7 +86,9 @@ class Worker:
         Raises:
             StudyMismatchError: Data, builder or library versions differ from the study's.
             StorageError: The database stayed away for longer than its patience.
+            ArtifactsError: Checkpoints or pictures can't be written; no trial is to blame.
         """
+        check_writable(self._options.artifacts)
         workers.register(self._database, self._record.study_id, self.name)
         keeper = LeaseKeeper(self._slots)
         try:
@@ -110,6 +113,8 @@ class Worker:
                 self._stop.wait(_POLL_SECONDS * random.uniform(0.5, 1.5))
             elif isinstance(lease, NoSlot):
                 logger.info("no more work: %s", lease.value)
+                # What workers that were killed or suspended have left.
+                self._tidy()
                 break
             else:
                 ended += self._run_lease(lease, keeper)
@@ -221,5 +226,5 @@ class Worker:
     def _tidy(self) -> None:
         try:
             self._paths.keep_best(self._database, self._record, self._slots)
-        except StorageError:
-            logger.warning("old checkpoints were not removed: the database is away")
+        except (StorageError, ArtifactsError) as error:
+            logger.warning("old checkpoints were not removed: %s", error)

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 # A trainer that has grown by this much since its first trial is replaced: Keras leaks.
 _GROWTH_BYTES = 1 << 30
 _POLL_SECONDS = 0.5
+# How long a worker that leaves because of a full disk waits for the database.
+_HURRIED_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,10 @@ class Worker:
             if not self._stop.is_set():
                 raise
             return 0
+        except ArtifactsError:
+            # The database may lie on the same full disk: no more waiting for it.
+            self._stop.set()
+            raise
         finally:
             keeper.close()
             self._drop_trainer()
@@ -188,6 +194,11 @@ class Worker:
             return self._leave(lease, keeper)
         except TrainerDiedError as error:
             return self._crashed(lease, str(error))
+        except ArtifactsError:
+            # The trial is not to blame: it waits where it is, and nothing is counted.
+            self._drop_trainer()
+            self._release(lease, _HURRIED_SECONDS)
+            raise
         except LeaseLostError as error:
             logger.warning("trial %d: %s", lease.number, error)
             self._drop_trainer()
@@ -204,9 +215,9 @@ class Worker:
             self._release(lease)
         return 0
 
-    def _release(self, lease: Lease) -> None:
+    def _release(self, lease: Lease, patience: float | None = None) -> None:
         try:
-            self._slots.release(lease)
+            self._slots.release(lease, patience)
             logger.info("trial %d: given back", lease.number)
         except StorageError:
             logger.warning("trial %d: not given back, its lease will run out", lease.number)

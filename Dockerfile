@@ -12,9 +12,9 @@ COPY hpo hpo
 # --compile: without byte-code TensorFlow takes 20 seconds to import instead of 7.
 RUN pip install --no-cache-dir --compile --constraint constraints.txt '.[cpu,cmaes]'
 
-# A new volume takes its owner from the folder that it covers. The dashboard looks for files/.
+# A new volume takes its owner from the folder that it covers.
 RUN useradd --create-home --uid 1000 hpo \
-    && install --directory --owner hpo --group hpo /project /artifacts /artifacts/files
+    && install --directory --owner hpo --group hpo /project /artifacts
 ENV HPO_ARTIFACTS=/artifacts
 
 WORKDIR /project

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hpo import __version__
+from hpo.artifacts import Place, open_artifacts
 from hpo.console import (
     error_console,
     log_to_stderr,
@@ -46,6 +47,17 @@ _FORKSERVER = "HPO_FORKSERVER"
 # Resolved, because trainers do not start in the folder of the command.
 _FILE = click.Path(path_type=Path, resolve_path=True)
 _FOLDER = click.Path(path_type=Path, file_okay=False, resolve_path=True)
+
+
+class _Artifacts(click.ParamType[str]):
+    """A folder, or a URL that fsspec knows."""
+
+    name = "folder or URL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        place = open_artifacts(str(value))
+        # A URL stays as it is: written out again, it would lack its host or password.
+        return str(_FOLDER.convert(place, param, ctx)) if isinstance(place, Path) else str(value)
 
 
 def main() -> None:
@@ -91,9 +103,10 @@ def _artifacts_option(function: F) -> F:
     return click.option(
         "--artifacts",
         envvar="HPO_ARTIFACTS",
-        type=_FOLDER,
-        help="Folder for checkpoints and pictures, the same for all workers. "
-        "[default: PROJECT/artifacts]",
+        type=_Artifacts(),
+        metavar="DIR|URL",
+        help="Folder or URL (s3://bucket/prefix) of checkpoints and pictures, the same for all "
+        "workers.  [default: PROJECT/artifacts]",
     )(function)
 
 
@@ -128,7 +141,7 @@ def run(
     no_export: bool,
     out: Path | None,
     lease: float,
-    artifacts: Path | None,
+    artifacts: str | None,
     project: Path,
     storage: str | None,
 ) -> int:
@@ -143,7 +156,7 @@ def run(
     from hpo.worker.signals import INTERRUPTED, interruptible
     from hpo.worker.trainers import Trainers
 
-    url, artifacts = _url(storage, project), artifacts or project / "artifacts"
+    url, artifacts = _url(storage, project), artifacts or str(project / "artifacts")
     trainers = Trainers(os.environ.get(_FORKSERVER))
     try:
         say(f"checking {file} ...")
@@ -164,7 +177,7 @@ def run(
             if no_export:
                 print_best(database, record)
             else:
-                _export(database, record, project, artifacts, out, trainers)
+                _export(database, record, project, _place(artifacts, project), out, trainers)
     finally:
         trainers.close()
     return 0
@@ -242,7 +255,7 @@ def worker(
     name: str | None,
     db_timeout: float,
     lease: float,
-    artifacts: Path | None,
+    artifacts: str | None,
     project: Path,
     storage: str | None,
 ) -> int:
@@ -253,8 +266,9 @@ def worker(
     from hpo.worker.trainers import Trainers
 
     log_to_stderr(logging.WARNING if with_parent else logging.INFO)
-    artifacts = artifacts or project / "artifacts"
-    options = WorkerOptions(project, artifacts, lease, threads or available_cores())
+    options = WorkerOptions(
+        project, _place(artifacts, project), lease, threads or available_cores()
+    )
     trainers = Trainers(os.environ.get(_FORKSERVER))
     with interruptible() as interruption:
         if with_parent:
@@ -307,14 +321,14 @@ def best(study: str | None, as_json: bool, project: Path, storage: str | None) -
 def export(
     study: str | None,
     out: Path | None,
-    artifacts: Path | None,
+    artifacts: str | None,
     project: Path,
     storage: str | None,
 ) -> None:
     """Write the best model of STUDY with its config and metrics to a folder."""
     with _opened(_url(storage, project)) as database, _trainers() as trainers:
         record = _find(database, study)
-        _export(database, record, project, artifacts or project / "artifacts", out, trainers)
+        _export(database, record, project, _place(artifacts, project), out, trainers)
 
 
 @cli.command()
@@ -345,7 +359,7 @@ def dashboard(
     host: str,
     port: int,
     allow_write: bool,
-    artifacts: Path | None,
+    artifacts: str | None,
     project: Path,
     storage: str | None,
 ) -> None:
@@ -354,7 +368,7 @@ def dashboard(
     with _opened(url) as database:
         from hpo.watch.dashboard import dashboard_app, make_dashboard_server
 
-        folder = artifacts or project / "artifacts"
+        folder = _place(artifacts, project)
         app = dashboard_app(database, folder, allow_write=allow_write)
         with make_dashboard_server(app, host, port) as server:
             click.echo(f"http://{host}:{server.server_port}/")
@@ -394,16 +408,20 @@ def resume(study: str | None, project: Path, storage: str | None) -> None:
 @_artifacts_option
 @_project_option
 @_storage_option
-def doctor(as_json: bool, artifacts: Path | None, project: Path, storage: str | None) -> int:
-    """Check database, artifacts folder, packages and machine; nothing is created."""
+def doctor(as_json: bool, artifacts: str | None, project: Path, storage: str | None) -> int:
+    """Check database, artifacts, packages and machine; nothing is created."""
     from hpo.launch.doctor import examine
 
-    checks = list(examine(_url(storage, project), artifacts or project / "artifacts"))
+    checks = list(examine(_url(storage, project), _place(artifacts, project)))
     if as_json:
         print_json([asdict(check) for check in checks])
     else:
         print_checks(checks)
     return 1 if any(check.state == "problem" for check in checks) else 0
+
+
+def _place(artifacts: str | None, project: Path) -> Place:
+    return open_artifacts(artifacts) if artifacts else project / "artifacts"
 
 
 def _url(storage: str | None, project: Path) -> str:
@@ -449,7 +467,7 @@ def _export(
     database: Database,
     record: StudyRecord,
     project: Path,
-    artifacts: Path,
+    artifacts: Place,
     out: Path | None,
     trainers: Any,
 ) -> None:

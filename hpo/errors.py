@@ -11,6 +11,7 @@
     ├── StudyNotFoundError           exit 3   no such study, or no such database
     ├── NoUsableTrialError           exit 4   no finished trial with a value
     ├── StorageError                 exit 5   the database is out of reach
+    ├── ArtifactsError               exit 1   checkpoints or pictures can't be written or read
     ├── StudyStoppedError            exit 1   the study stopped itself; the message says why
     ├── LeaseLostError               exit 1   another worker owns the slot now
     └── TrialError                   exit 1   one trial went wrong, the study goes on
@@ -96,6 +97,10 @@ class StorageError(HpoError):
     """The database is out of reach."""
 
     exit_code = 5
+
+
+class ArtifactsError(HpoError):
+    """Checkpoints or pictures can't be written or read: no trial is to blame."""
 
 
 class StudyStoppedError(HpoError):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+from tests.objectstore import S3Server
 from tests.servers import MariaDB, PostgreSQL
 
 ROOT = Path(__file__).parents[1]
@@ -22,7 +26,7 @@ _WITHOUT_MARIADB = os.environ.get("HPO_TEST_MARIADB") == "0"
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("HPO_")]:
+    for name in [name for name in os.environ if name.startswith(("HPO_", "AWS_"))]:
         monkeypatch.delenv(name)
 
 
@@ -65,6 +69,36 @@ def mariadb() -> Iterator[MariaDB]:
     server.close()
 
 
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A server of this session's own; without the packages the test is left out, but not in CI."""
+    if find_spec("moto") is None or find_spec("s3fs") is None:
+        _leave_out("an S3 server is missing: pip install 's3fs' 'moto[s3]'")
+    server = S3Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of a new bucket that this process and those that it starts can write to."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server.new_bucket()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a few megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, check=False).returncode != 0:
+        pytest.skip("mounting a small disk is not allowed here; root may")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
 def _leave_out(words: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(words)
@@ -91,3 +125,10 @@ def hpo(tmp_path: Path) -> Hpo:
 
 def hpo_command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "hpo", *map(str, arguments)]
+
+
+def fill_disk(ballast: Path) -> None:
+    """Makes the file so large that nothing else fits on its disk."""
+    with contextlib.suppress(OSError), ballast.open("ab") as file:
+        while file.write(bytes(65536)):
+            file.flush()

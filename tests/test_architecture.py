@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 LEVELS = {
     "errors": 0,
     "usercode": 1,
+    "artifacts": 1,
     "spec": 1,
     "space": 1,
     "data": 2,

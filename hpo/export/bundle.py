@@ -27,6 +27,7 @@ import keras
 import numpy as np
 
 from hpo import __version__
+from hpo.artifacts import shown
 from hpo.data import DataSignature, Preparation, open_raw_part
 from hpo.data.layers import raw_batches, raw_inputs
 from hpo.data.opening import PartName
@@ -112,8 +113,8 @@ def _restore(model: keras.Model, task: ExportTask) -> Checkpoint:
     checkpoint = load_checkpoint(task.checkpoint)
     if checkpoint is None:
         raise HpoError(
-            f"the checkpoint of trial {task.number} is missing or damaged: {task.checkpoint}; "
-            "is --artifacts the folder that the workers used?"
+            f"the checkpoint of trial {task.number} is missing or damaged: "
+            f"{shown(task.checkpoint)}; is --artifacts the place that the workers used?"
         )
     if [tuple(w.shape) for w in model.weights] != [w.shape for w in checkpoint.weights]:
         raise HpoError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpo.artifacts import Place
 from hpo.errors import HpoError, UsageError
 from hpo.export.values import Bundle, ExportTask
 from hpo.study.database import Database
@@ -26,7 +27,7 @@ def export_best(
     database: Database,
     record: StudyRecord,
     project: Path,
-    artifacts: Path,
+    artifacts: Place,
     folder: Path,
     trainers: Trainers,
 ) -> Exported:

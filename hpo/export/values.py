@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpo.artifacts import Place
 from hpo.spec import StudySpec
 from hpo.spec.models import Scalar
 
@@ -25,7 +26,7 @@ class ExportTask:
     params: dict[str, Scalar]
     value: float
     seed: int
-    checkpoint: Path
+    checkpoint: Place
     folder: Path
 
 

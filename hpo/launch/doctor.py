@@ -7,7 +7,6 @@ again.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import socket
@@ -15,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -28,7 +26,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpo import __version__
-from hpo.errors import HpoError
+from hpo.artifacts import Place, check_writable, shown
+from hpo.errors import ArtifactsError, HpoError
 from hpo.launch.local import available_cores
 from hpo.study import tables as t
 from hpo.study.database import Database, masked, parse_url
@@ -74,8 +73,8 @@ class Check:
     advice: str = ""
 
 
-def examine(url: str, artifacts: Path) -> Iterator[Check]:
-    """Checks this machine, the database and the artifacts folder. Never raises an HpoError."""
+def examine(url: str, artifacts: Place) -> Iterator[Check]:
+    """Checks this machine, the database and the place of artifacts. Never raises an HpoError."""
     yield from check_storage(url)
     yield check_artifacts(artifacts)
     yield from check_versions()
@@ -182,16 +181,25 @@ def check_clock(seconds: float) -> Check:
     return Check("clock", "warning", words, advice)
 
 
-def check_artifacts(folder: Path) -> Check:
-    """Whether workers can write checkpoints: a file is written, synced, renamed and removed."""
+def check_artifacts(place: Place) -> Check:
+    """Whether workers can write checkpoints: a file is written there and removed."""
     try:
-        if not folder.exists():
-            return _missing_folder(folder)
-        _try_writing(folder)
-        free = shutil.disk_usage(folder).free
+        if isinstance(place, Path):
+            return _folder(place)
+        check_writable(place)
+        return Check("artifacts", "ok", f"{shown(place)} can be written")
+    except ArtifactsError as error:
+        words = str(error).partition("; ")[0]
     except OSError as error:
-        words = f"{folder} can't be written: {error.strerror}"
-        return Check("artifacts", "problem", words, _CHOOSE_ARTIFACTS)
+        words = f"{place} can't be written: {error.strerror}"
+    return Check("artifacts", "problem", words, _CHOOSE_ARTIFACTS)
+
+
+def _folder(folder: Path) -> Check:
+    if not folder.exists():
+        return _missing_folder(folder)
+    check_writable(folder)
+    free = shutil.disk_usage(folder).free
     words = f"{folder} can be written, {_gigabytes(free)} free"
     if free < _DISK_BYTES:
         return Check("artifacts", "warning", words, "checkpoints may not fit; make room")
@@ -204,20 +212,6 @@ def _missing_folder(folder: Path) -> Check:
         return Check("artifacts", "ok", f"no folder {folder} yet", "the first worker creates it")
     words = f"the folder {folder} can't be created in {parent}"
     return Check("artifacts", "problem", words, _CHOOSE_ARTIFACTS)
-
-
-def _try_writing(folder: Path) -> None:
-    beside = folder / f".hpo-doctor-{uuid.uuid4().hex}"
-    renamed = beside.with_suffix(".renamed")
-    try:
-        with beside.open("wb") as file:
-            file.write(b"hpo doctor")
-            os.fsync(file.fileno())
-        beside.replace(renamed)
-    finally:
-        for each in (beside, renamed):
-            with contextlib.suppress(OSError):
-                each.unlink()
 
 
 def check_versions() -> Iterator[Check]:

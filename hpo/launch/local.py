@@ -32,6 +32,7 @@ class LaunchOptions:
     """What local workers are started with.
 
     Attributes:
+        artifacts: Folder or URL, in the words that a worker is told.
         workers: How many.
         forkserver: Address of the fork server that their trainers come from.
     """
@@ -39,7 +40,7 @@ class LaunchOptions:
     study: str
     url: str
     project: Path
-    artifacts: Path
+    artifacts: str
     workers: int
     lease_seconds: float
     forkserver: str | None
@@ -108,10 +109,11 @@ class LocalWorkers:
         options, name = self._options, worker_name()
         command = [sys.executable, "-m", "hpo", "worker", options.study]
         command += ["--with-parent", "--name", name]
-        command += ["--project", str(options.project), "--artifacts", str(options.artifacts)]
+        command += ["--project", str(options.project)]
         command += ["--lease", str(options.lease_seconds), "--threads", str(self._threads())]
-        # Not on the command line, where every user of the machine could read the password.
+        # Not on the command line, where every user of the machine could read a password.
         environment = os.environ | {"HPO_STORAGE": options.url}
+        environment["HPO_ARTIFACTS"] = options.artifacts
         if options.forkserver is not None:
             environment["HPO_FORKSERVER"] = options.forkserver
         # A closed stdin tells a worker that this process is gone; a session of its own keeps a

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hpo.artifacts import check_writable, open_artifacts
 from hpo.errors import StudyStoppedError
 from hpo.launch.local import LaunchOptions, LocalWorkers
 from hpo.study.database import Database
@@ -36,6 +37,7 @@ def work_through(
     Raises:
         StudyStoppedError: The study is stopped; says why and how to go on.
         WorkersFailedError: The workers can't work.
+        ArtifactsError: Checkpoints can't be written; no worker was started.
     """
     snapshot = take_snapshot(database, record)
     if snapshot.state == "running":
@@ -55,6 +57,8 @@ def _tend(
     interruption: Interruption,
     show: Callable[[Snapshot], None],
 ) -> Snapshot:
+    # Once, instead of in the words of every worker.
+    check_writable(open_artifacts(options.artifacts))
     workers = LocalWorkers(options, lambda name: release_worker(database, record.study_id, name))
     try:
         while workers.tend() and not interruption.stop.is_set():

@@ -115,10 +115,10 @@ class Slots:
         )
         return set(self.database.read(lambda c: c.execute(query).scalars().all()))
 
-    def release(self, lease: Lease) -> None:
+    def release(self, lease: Lease, patience: float | None = None) -> None:
         """Gives the slot back at once; its trial goes on from there with the next worker."""
         given_back = t.hpo_slots.update().where(*self._own(lease)).values(_FREE)
-        self.database.write(lambda connection: connection.execute(given_back))
+        self.database.write(lambda connection: connection.execute(given_back), patience)
 
     def write(
         self,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
+from hpo.artifacts import Place
 from hpo.spec.models import Parameter, Scalar
 
 
@@ -23,7 +23,7 @@ class TrialTask:
     number: int
     seed: int
     token: int
-    folder: Path
+    folder: Place
     reported: int
 
 
@@ -34,6 +34,14 @@ class Begun:
     epoch: int
     parameters: int
     device: str
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A small file to be shown with a trial."""
+
+    name: str
+    content: bytes
 
 
 class Channel(Protocol):

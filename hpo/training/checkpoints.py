@@ -1,4 +1,4 @@
-"""Checkpoints of one trial: written beside, synced, renamed; never half there.
+"""Checkpoints of one trial: written whole or not at all.
 
 A file holds the weights, the optimizer's variables and everything else that the next epoch depends
 on. Its name carries the epoch and the lease's token, so a worker that has lost its lease never
@@ -8,17 +8,17 @@ overwrites what its successor wrote.
 from __future__ import annotations
 
 import json
-import os
 import re
 import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hpo.artifacts import Place, list_folder, open_file, remove_file, write_whole
 
 _NAME = re.compile(r"epoch-(\d+)\.(\d+)\.(npz|tmp)")
 
@@ -59,7 +59,7 @@ class CheckpointFolder:
         token: The lease's.
     """
 
-    def __init__(self, folder: Path, token: int) -> None:
+    def __init__(self, folder: Place, token: int) -> None:
         self.folder = folder
         self.token = token
 
@@ -69,26 +69,25 @@ class CheckpointFolder:
         weights: Sequence[NDArray[Any]],
         optimizer: Sequence[NDArray[Any]],
         progress: dict[str, Any],
-    ) -> Path:
-        """Writes the checkpoint of an epoch and returns its file."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+    ) -> Place:
+        """Writes the checkpoint of an epoch and returns its file.
+
+        Raises:
+            ArtifactsError: It can't be written; the checkpoints before are as they were.
+        """
         arrays = {f"w{index}": array for index, array in enumerate(weights)}
         arrays |= {f"o{index}": array for index, array in enumerate(optimizer)}
         meta = {"epoch": epoch, "weights": len(weights), "optimizer": len(optimizer)}
         arrays["meta"] = np.array(json.dumps(meta | {"progress": progress}))
+
+        def write(file: BinaryIO) -> None:
+            np.savez(file, allow_pickle=False, **arrays)
+
         path = self.path(epoch)
-        temporary = path.with_suffix(".tmp")
-        try:
-            with temporary.open("wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, write)
         return path
 
-    def path(self, epoch: int) -> Path:
+    def path(self, epoch: int) -> Place:
         return _path(self.folder, epoch, self.token)
 
     def keep_only(self, epochs: set[int]) -> None:
@@ -96,7 +95,7 @@ class CheckpointFolder:
         for token, epoch, path in self._files():
             kept = token == self.token and epoch in epochs and path.suffix == ".npz"
             if token <= self.token and not kept:
-                path.unlink(missing_ok=True)
+                remove_file(path)
 
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint that can be read; damaged ones are passed over.
@@ -122,23 +121,25 @@ class CheckpointFolder:
             self.save(best.epoch, best.weights, best.optimizer, best.progress)
         return True
 
-    def _files(self) -> list[tuple[int, int, Path]]:
+    def _files(self) -> list[tuple[int, int, Place]]:
         """(token, epoch, path) of every checkpoint, and of what a killed writer left behind."""
-        if not self.folder.is_dir():
-            return []
-        matches = [(_NAME.fullmatch(path.name), path) for path in self.folder.iterdir()]
+        matches = [(_NAME.fullmatch(path.name), path) for path in list_folder(self.folder)]
         return [(int(m[2]), int(m[1]), path) for m, path in matches if m is not None]
 
 
-def _path(folder: Path, epoch: int, token: int) -> Path:
+def _path(folder: Place, epoch: int, token: int) -> Place:
     return folder / f"epoch-{epoch:05d}.{token}.npz"
 
 
-def load_checkpoint(path: Path) -> Checkpoint | None:
-    """The checkpoint in a file, or None when it is missing or damaged."""
+def load_checkpoint(path: Place) -> Checkpoint | None:
+    """The checkpoint in a file, or None when it is missing or damaged.
+
+    Raises:
+        ArtifactsError: A place that is not local can't be reached.
+    """
     try:
         # np.load leaves a file open that it can't read, unless someone else opened it.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
             meta = json.loads(str(arrays["meta"]))
             return Checkpoint(
                 epoch=meta["epoch"],

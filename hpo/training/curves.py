@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
+import io
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from hpo.spec.models import Objective
+from hpo.training.channel import Attachment
 from hpo.training.progress import Progress
 
 
-def write_curve(progress: Progress, objective: Objective, folder: Path, title: str) -> list[Path]:
-    """Writes `learning-curve.png` and `history.csv` into the folder; none without an epoch."""
+def draw_curve(progress: Progress, objective: Objective, title: str) -> tuple[Attachment, ...]:
+    """`learning-curve.png` and `history.csv`; none without an epoch."""
     if not progress.history:
-        return []
-    folder.mkdir(parents=True, exist_ok=True)
-    table, picture = folder / "history.csv", folder / "learning-curve.png"
-    with table.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["epoch", *progress.history[0]])
-        for epoch, logs in enumerate(progress.history, start=1):
-            writer.writerow([epoch, *logs.values()])
-    _draw(progress, objective, title).savefig(picture)
-    return [picture, table]
+        return ()
+    picture = io.BytesIO()
+    _draw(progress, objective, title).savefig(picture, format="png")
+    return (
+        Attachment("learning-curve.png", picture.getvalue()),
+        Attachment("history.csv", _table(progress).encode()),
+    )
+
+
+def _table(progress: Progress) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["epoch", *progress.history[0]])
+    for epoch, logs in enumerate(progress.history, start=1):
+        writer.writerow([epoch, *logs.values()])
+    return text.getvalue()
 
 
 def _draw(progress: Progress, objective: Objective, title: str) -> Figure:

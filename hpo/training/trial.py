@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from hpo.artifacts import Place
 from hpo.data import SearchData, open_search_data
 from hpo.errors import BuilderError
 from hpo.space import Suggest, Values
@@ -62,7 +63,7 @@ class TrialEnd:
 
     progress: Progress
     pruned: bool
-    checkpoint: Path | None
+    checkpoint: Place | None
 
 
 def prepare(spec: StudySpec, project: Path) -> Bench:
@@ -94,6 +95,7 @@ def run_trial(bench: Bench, task: TrialTask, channel: Channel) -> TrialEnd:
     Raises:
         DivergedError: The loss or the objective became NaN or infinite.
         BuilderError: The builder makes another model than the one that the checkpoint is of.
+        ArtifactsError: A checkpoint can't be written or read; the trial is not to blame.
         Exception: Whatever the builder or the training raised.
     """
     with forgotten_gradients():
@@ -157,7 +159,7 @@ class _Run:
                 return True
         return False
 
-    def best_checkpoint(self) -> Path | None:
+    def best_checkpoint(self) -> Place | None:
         """The best epoch's file; every other one is removed."""
         best = self.progress.best_epoch
         if best is None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -16,20 +15,20 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import optuna
 import optuna_dashboard
 
+from hpo.artifacts import Place
 from hpo.errors import UsageError
 from hpo.study.database import Database, prepare_sqlite
+from hpo.worker.paths import ArtifactStore
 
 WsgiApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _READING = ("GET", "HEAD")
 
 
-def dashboard_app(database: Database, artifacts: Path, *, allow_write: bool) -> WsgiApplication:
+def dashboard_app(database: Database, artifacts: Place, *, allow_write: bool) -> WsgiApplication:
     """The WSGI application: optuna-dashboard on a cached storage, with the artifacts."""
     storage = optuna.storages.get_storage(_rdb_storage(database))
-    files = artifacts / "files"
-    store = optuna.artifacts.FileSystemArtifactStore(str(files)) if files.is_dir() else None
-    app: WsgiApplication = optuna_dashboard.wsgi(storage, store)
+    app: WsgiApplication = optuna_dashboard.wsgi(storage, ArtifactStore(artifacts))
     return app if allow_write else _read_only(app)
 
 

@@ -75,6 +75,7 @@ class Attempt:
         Raises:
             TrainerDiedError: The trainer is gone.
             LeaseLostError: Another worker owns the trial.
+            ArtifactsError: Checkpoints or pictures can't be written or read.
         """
         message = self._trainer.receive(_MESSAGE_SECONDS)
         if isinstance(message, m.Suggest):
@@ -88,6 +89,8 @@ class Attempt:
             return Step.ENDED
         elif isinstance(message, m.Failed):
             return self._fail(message)
+        elif isinstance(message, m.Refused):
+            raise message.as_error()
         return Step.GOES_ON
 
     def _suggest(self, asked: m.Suggest) -> m.Suggested | m.Rejected:

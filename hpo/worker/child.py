@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import queue
@@ -12,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpo.errors import DivergedError, HpoError, TrialError
+from hpo.errors import ArtifactsError, DivergedError, HpoError, TrialError
 from hpo.spec import StudySpec
 from hpo.spec.models import Parameter, Scalar
 from hpo.worker import messages as m
@@ -27,7 +28,9 @@ def serve(connection: Connection, log: Path | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if log is not None:
-        _write_output_to(log)
+        # A trainer without a log still trains; a full disk is told of by its checkpoints.
+        with contextlib.suppress(OSError):
+            _write_output_to(log)
     _Trainer(_Pipe(connection)).run()
 
 
@@ -101,8 +104,8 @@ class _Trainer:
             keras=keras.__version__.partition(".")[0],
         )
 
-    def _train(self, run: m.TrialTask) -> m.Finished | m.Failed:
-        from hpo.training.curves import write_curve
+    def _train(self, run: m.TrialTask) -> m.Finished | m.Failed | m.Refused:
+        from hpo.training.curves import draw_curve
         from hpo.training.trial import run_trial
 
         assert self._bench is not None
@@ -111,7 +114,9 @@ class _Trainer:
             end = run_trial(self._bench, run, channel)
             assert end.checkpoint is not None
             title = f"trial {run.number}"
-            files = write_curve(end.progress, self._bench.spec.objective, run.folder, title)
+            files = draw_curve(end.progress, self._bench.spec.objective, title)
+        except ArtifactsError as error:
+            return m.Refused(type(error).__name__, str(error))
         except DivergedError as error:
             return m.Failed("diverged", str(error), "", channel.epochs)
         except Exception as error:  # noqa: BLE001 - user code may raise anything
@@ -124,7 +129,7 @@ class _Trainer:
             best_epoch=progress.best_epoch or 0,
             seconds=progress.seconds,
             checkpoint=end.checkpoint,
-            files=tuple(files),
+            files=files,
         )
 
 

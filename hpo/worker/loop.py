@@ -10,7 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpo.errors import LeaseLostError, StorageError, StudyMismatchError
+from hpo.artifacts import Place, check_writable
+from hpo.errors import ArtifactsError, LeaseLostError, StorageError, StudyMismatchError
 from hpo.spec import StudySpec
 from hpo.study import workers
 from hpo.study.database import Database
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 # A trainer that has grown by this much since its first trial is replaced: Keras leaks.
 _GROWTH_BYTES = 1 << 30
 _POLL_SECONDS = 0.5
+# How long a worker that leaves because of a full disk waits for the database.
+_HURRIED_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,13 @@ class WorkerOptions:
 
     Attributes:
         project: Folder that the builder and data paths are resolved from.
-        artifacts: Folder for checkpoints and files of trials, shared by all workers.
+        artifacts: Place of checkpoints and files of trials, shared by all workers.
         lease_seconds: After so long without a sign of life a worker's trial is taken over.
         threads: Cores for its trainer.
     """
 
     project: Path
-    artifacts: Path
+    artifacts: Place
     lease_seconds: float = 30.0
     threads: int = 1
 
@@ -73,7 +76,7 @@ class Worker:
         self._options = options
         self._trainers = trainers
         self._stop = stop
-        self._paths = StudyPaths(options.artifacts, record.name)
+        self._paths = StudyPaths(options.artifacts, record.name, options.project)
         self._slots = Slots(database, record.study_id, self.name, options.lease_seconds)
         self._storage = StudyStorage(database, record)
         self._trainer: Trainer | None = None
@@ -85,7 +88,9 @@ class Worker:
         Raises:
             StudyMismatchError: Data, builder or library versions differ from the study's.
             StorageError: The database stayed away for longer than its patience.
+            ArtifactsError: Checkpoints or pictures can't be written; no trial is to blame.
         """
+        check_writable(self._options.artifacts)
         workers.register(self._database, self._record.study_id, self.name)
         keeper = LeaseKeeper(self._slots)
         try:
@@ -95,6 +100,10 @@ class Worker:
             if not self._stop.is_set():
                 raise
             return 0
+        except ArtifactsError:
+            # The database may lie on the same full disk: no more waiting for it.
+            self._stop.set()
+            raise
         finally:
             keeper.close()
             self._drop_trainer()
@@ -110,6 +119,8 @@ class Worker:
                 self._stop.wait(_POLL_SECONDS * random.uniform(0.5, 1.5))
             elif isinstance(lease, NoSlot):
                 logger.info("no more work: %s", lease.value)
+                # What workers that were killed or suspended have left.
+                self._tidy()
                 break
             else:
                 ended += self._run_lease(lease, keeper)
@@ -183,6 +194,11 @@ class Worker:
             return self._leave(lease, keeper)
         except TrainerDiedError as error:
             return self._crashed(lease, str(error))
+        except ArtifactsError:
+            # The trial is not to blame: it waits where it is, and nothing is counted.
+            self._drop_trainer()
+            self._release(lease, _HURRIED_SECONDS)
+            raise
         except LeaseLostError as error:
             logger.warning("trial %d: %s", lease.number, error)
             self._drop_trainer()
@@ -199,9 +215,9 @@ class Worker:
             self._release(lease)
         return 0
 
-    def _release(self, lease: Lease) -> None:
+    def _release(self, lease: Lease, patience: float | None = None) -> None:
         try:
-            self._slots.release(lease)
+            self._slots.release(lease, patience)
             logger.info("trial %d: given back", lease.number)
         except StorageError:
             logger.warning("trial %d: not given back, its lease will run out", lease.number)
@@ -221,5 +237,5 @@ class Worker:
     def _tidy(self) -> None:
         try:
             self._paths.keep_best(self._database, self._record, self._slots)
-        except StorageError:
-            logger.warning("old checkpoints were not removed: the database is away")
+        except (StorageError, ArtifactsError) as error:
+            logger.warning("old checkpoints were not removed: %s", error)

@@ -9,7 +9,7 @@
                    <-         Suggest ...      each answered by Suggested or Rejected
                    <-         Begun
                    <-         Report ...       each answered by Answer
-                   <-         Finished, or Failed
+                   <-         Finished, Failed, or Refused
       Call         ->
                    <-         Returned, or Refused
 """
@@ -20,11 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpo import errors
+from hpo.artifacts import Place
+from hpo.errors import HpoError
 from hpo.spec.models import Parameter, Scalar
-from hpo.training.channel import Begun, TrialTask
+from hpo.training.channel import Attachment, Begun, TrialTask
 
 __all__ = [
     "Answer",
+    "Attachment",
     "Begun",
     "Call",
     "Failed",
@@ -65,6 +69,10 @@ class Refused:
 
     error: str
     message: str
+
+    def as_error(self) -> HpoError:
+        error: HpoError = getattr(errors, self.error, HpoError)(self.message)
+        return error
 
 
 @dataclass(frozen=True)
@@ -115,8 +123,8 @@ class Finished:
     epochs: int
     best_epoch: int
     seconds: float
-    checkpoint: Path
-    files: tuple[Path, ...]
+    checkpoint: Place
+    files: tuple[Attachment, ...]
 
 
 @dataclass(frozen=True)
@@ -127,7 +135,6 @@ class Failed:
     message: str
     traceback: str
     epochs: int
-    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

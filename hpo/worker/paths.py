@@ -1,27 +1,32 @@
-"""Where the files of a study lie below the artifacts folder.
+"""Where the files of a study lie below its artifacts.
 
 ::
 
     artifacts/
       files/                       pictures and tables that the dashboard shows
       STUDY/trial-00012/           checkpoints of one trial
-      STUDY/logs/WORKER.log        what its trainer printed
+      STUDY/logs/WORKER.log        what its trainer printed; always on this machine
 """
 
 from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import optuna
+from optuna.artifacts.exceptions import ArtifactNotFound
 
+from hpo.artifacts import Place, list_folder, open_file, remove_file, remove_folder, write_whole
 from hpo.study.database import Database
 from hpo.study.leases import Slots
 from hpo.study.snapshot import best_numbers
 from hpo.study.studies import StudyRecord
+from hpo.training.channel import Attachment
 
 # So many of the best trials keep their checkpoint.
 _KEPT_TRIALS = 3
@@ -30,46 +35,72 @@ _TRIAL = re.compile(r"trial-(\d+)")
 
 @dataclass(frozen=True)
 class StudyPaths:
-    """The folders of one study."""
+    """The folders of one study.
 
-    artifacts: Path
+    Attributes:
+        project: Has the logs when the artifacts are not on this machine.
+    """
+
+    artifacts: Place
     study: str
+    project: Path
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Place:
         return self.artifacts / self.study
 
-    def trial(self, number: int) -> Path:
+    def trial(self, number: int) -> Place:
         return self.folder / f"trial-{number:05d}"
 
     def log(self, worker: str) -> Path:
-        return self.folder / "logs" / f"{worker}.log"
+        local = self.artifacts
+        if not isinstance(local, Path):
+            local = self.project / "artifacts"
+        return local / self.study / "logs" / f"{worker}.log"
 
-    def relative(self, path: Path) -> str:
-        """As it is stored: another machine may see the artifacts under another path."""
-        return str(path.relative_to(self.artifacts))
+    def relative(self, path: Place) -> str:
+        """A trial's file as it is stored: another machine may see the artifacts elsewhere."""
+        return f"{self.study}/{path.parent.name}/{path.name}"
 
-    def attach(self, trial: optuna.Trial, files: Iterable[Path]) -> None:
-        """Moves files to where the dashboard finds them and links them to the trial."""
-        store = artifact_store(self.artifacts)
-        for file in files:
-            optuna.artifacts.upload_artifact(
-                artifact_store=store, file_path=str(file), study_or_trial=trial
-            )
-            file.unlink()
+    def attach(self, trial: optuna.Trial, files: Iterable[Attachment]) -> None:
+        """Writes files to where the dashboard finds them and links them to the trial.
+
+        Raises:
+            ArtifactsError: They can't be written.
+        """
+        store = ArtifactStore(self.artifacts)
+        with tempfile.TemporaryDirectory(prefix="hpo-") as folder:
+            for file in files:
+                path = Path(folder) / file.name
+                path.write_bytes(file.content)
+                optuna.artifacts.upload_artifact(
+                    artifact_store=store, file_path=str(path), study_or_trial=trial
+                )
 
     def keep_best(self, database: Database, record: StudyRecord, slots: Slots) -> None:
         """Removes the folders of ended trials that are not among the best."""
         # Listed first: a trial that begins after this is not in the list.
-        found = [(_TRIAL.fullmatch(path.name), path) for path in self.folder.glob("trial-*")]
+        found = [(_TRIAL.fullmatch(path.name), path) for path in list_folder(self.folder)]
         keep = slots.unfinished_numbers() | set(best_numbers(database, record, _KEPT_TRIALS))
         for match, path in found:
             if match is not None and int(match[1]) not in keep:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_folder(path)
 
 
-def artifact_store(artifacts: Path) -> optuna.artifacts.FileSystemArtifactStore:
-    """The store that workers write to and the dashboard reads from."""
-    folder = artifacts / "files"
-    folder.mkdir(parents=True, exist_ok=True)
-    return optuna.artifacts.FileSystemArtifactStore(str(folder))
+class ArtifactStore:
+    """Optuna's store of pictures and tables: workers write to it, the dashboard reads from it."""
+
+    def __init__(self, artifacts: Place) -> None:
+        self._folder = artifacts / "files"
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        try:
+            return open_file(self._folder / artifact_id)
+        except FileNotFoundError as error:
+            raise ArtifactNotFound(artifact_id) from error
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        write_whole(self._folder / artifact_id, lambda file: shutil.copyfileobj(content_body, file))
+
+    def remove(self, artifact_id: str) -> None:
+        remove_file(self._folder / artifact_id)

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import psutil
 
-from hpo import errors
 from hpo.errors import HpoError
 from hpo.worker import messages as m
 from hpo.worker.forkserver import ForkServer
@@ -72,7 +71,7 @@ class Trainer:
         while True:
             answer = self.receive(0.2)
             if isinstance(answer, m.Refused):
-                raise getattr(errors, answer.error, HpoError)(answer.message)
+                raise answer.as_error()
             if answer is not None or not still_wanted():
                 return answer
 

@@ -1,7 +1,8 @@
 """A worker with a small honest trainer: it suggests, sleeps, checkpoints and reports. No Keras.
 
 Run as `python -m tests.faults.fake URL STUDY FOLDER`; all but the training is the real thing. Every
-epoch that is run leaves a line in FOLDER/epochs.log, so a test can count them.
+epoch that is run leaves a line in FOLDER/epochs.log, so a test can count them. Artifacts go to
+FOLDER/artifacts, unless --artifacts says otherwise.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from hpo.errors import HpoError
+from hpo.artifacts import open_artifacts
+from hpo.errors import ArtifactsError, HpoError
 from hpo.spec import StudySpec
 from hpo.spec.models import FloatParameter
 from hpo.study.database import Database
@@ -96,9 +98,16 @@ def _serve(connection: Connection, workers_end: Connection, log: Path) -> None:
                 connection.send(m.Ready("fake", "fake", "3"))
             elif isinstance(message, m.TrialTask):
                 assert spec is not None
-                connection.send(_train(spec, message, connection, log))
+                connection.send(_guarded_train(spec, message, connection, log))
         except (EOFError, OSError):
             os._exit(0)
+
+
+def _guarded_train(spec: StudySpec, task: m.TrialTask, pipe: Connection, log: Path) -> Any:
+    try:
+        return _train(spec, task, pipe, log)
+    except ArtifactsError as error:
+        return m.Refused(type(error).__name__, str(error))
 
 
 def _train(spec: StudySpec, task: m.TrialTask, pipe: Connection, log: Path) -> Any:
@@ -122,7 +131,7 @@ def _train(spec: StudySpec, task: m.TrialTask, pipe: Connection, log: Path) -> A
         with log.open("a") as file:
             file.write(f"{task.number} {epoch} {task.token}\n")
         progress = {"best_epoch": epoch}
-        checkpoints.save(epoch, [np.full(3, x * epoch)], [], progress)
+        checkpoints.save(epoch, [np.full(args.get("numbers", 3), x * epoch)], [], progress)
         checkpoints.keep_only({epoch})
         if ask(m.Report(epoch, _value(x, epoch))).prune:
             break
@@ -132,7 +141,7 @@ def _train(spec: StudySpec, task: m.TrialTask, pipe: Connection, log: Path) -> A
         best_epoch=epoch,
         seconds=0.0,
         checkpoint=checkpoints.path(epoch),
-        files=(),
+        files=(m.Attachment("history.csv", b"epoch"),),
     )
 
 
@@ -154,11 +163,13 @@ def main() -> int:
     parser.add_argument("url")
     parser.add_argument("study")
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--artifacts")
     parser.add_argument("--lease", type=float, default=3.0)
     parser.add_argument("--patience", type=float, default=120.0)
     parser.add_argument("--die-at")
     arguments = parser.parse_args()
-    options = WorkerOptions(arguments.folder, arguments.folder / "artifacts", arguments.lease)
+    artifacts = open_artifacts(arguments.artifacts or str(arguments.folder / "artifacts"))
+    options = WorkerOptions(arguments.folder, artifacts, arguments.lease)
     with interruptible() as interruption:
         database = Database(arguments.url, patience=arguments.patience, hurry=interruption.stop)
         try:

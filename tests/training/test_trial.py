@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,6 +112,28 @@ def test_the_best_checkpoint_is_what_remains(make_bench: MakeBench, tmp_path: Pa
     assert end.checkpoint == CheckpointFolder(tmp_path, 1).path(best)
     assert list(tmp_path.iterdir()) == [end.checkpoint]
     assert [logs["val_loss"] for logs in end.progress.history] == [*channel.reports.values()]
+
+
+class _Deleting(MemoryChannel):
+    """Somebody deletes the checkpoints after each epoch, the last one included."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def report(self, epoch: int, value: float) -> bool:
+        shutil.rmtree(self._folder)
+        return super().report(epoch, value)
+
+
+def test_row_20_checkpoints_that_have_vanished_do_not_end_a_trial(
+    digits: Bench, tmp_path: Path
+) -> None:
+    folder = tmp_path / "trial"
+    end = run(digits, folder, channel := _Deleting(folder))
+    assert list(channel.reports) == [1, 2, 3]
+    assert end.checkpoint is not None
+    assert load_checkpoint(end.checkpoint) is None
 
 
 def test_reports_that_the_study_missed_are_repeated(digits: Bench, tmp_path: Path) -> None:

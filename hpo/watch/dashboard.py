@@ -17,7 +17,7 @@ import optuna
 import optuna_dashboard
 
 from hpo.errors import UsageError
-from hpo.study.database import Database, prepare_sqlite
+from hpo.study.database import Database
 
 WsgiApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -38,9 +38,7 @@ def _rdb_storage(database: Database) -> optuna.storages.RDBStorage:
     storage = optuna.storages.RDBStorage(
         url.replace("{", "{{").replace("}", "}}"), skip_table_creation=True
     )
-    if database.dialect == "sqlite":
-        prepare_sqlite(storage.engine)
-        storage.engine.dispose()
+    database.adopt(storage.engine)
     return storage
 
 

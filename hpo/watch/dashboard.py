@@ -15,9 +15,10 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna
 import optuna_dashboard
+import sqlalchemy as sa
 
-from hpo.errors import UsageError
-from hpo.study.database import Database
+from hpo.errors import StudyNotFoundError, UsageError
+from hpo.study.database import Database, masked
 
 WsgiApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -25,7 +26,18 @@ _READING = ("GET", "HEAD")
 
 
 def dashboard_app(database: Database, artifacts: Path, *, allow_write: bool) -> WsgiApplication:
-    """The WSGI application: optuna-dashboard on a cached storage, with the artifacts."""
+    """The WSGI application: optuna-dashboard on a cached storage, with the artifacts.
+
+    Raises:
+        StorageError: The database is out of reach.
+        StudyNotFoundError: It holds no study, not even one of plain Optuna's.
+    """
+    # Also what starts an embedded database before Optuna looks at it.
+    if not database.read(lambda connection: sa.inspect(connection).has_table("studies")):
+        raise StudyNotFoundError(
+            f"the database {masked(database.url)} holds no studies; "
+            "check --storage (or HPO_STORAGE), or create one with: hpo submit STUDY_FILE"
+        )
     storage = optuna.storages.get_storage(_rdb_storage(database))
     files = artifacts / "files"
     store = optuna.artifacts.FileSystemArtifactStore(str(files)) if files.is_dir() else None

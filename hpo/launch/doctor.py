@@ -30,7 +30,7 @@ from hpo.artifacts import Place, check_writable, shown
 from hpo.errors import ArtifactsError, HpoError
 from hpo.launch.local import available_cores
 from hpo.study import tables as t
-from hpo.study.database import Database, masked, parse_url
+from hpo.study.database import EMBEDDED, Database, masked, parse_url
 from hpo.study.studies import study_names
 
 State = Literal["ok", "warning", "problem"]
@@ -89,11 +89,11 @@ def check_storage(url: str) -> Iterator[Check]:
     """Whether the database can be used, which one it is, its studies and its clock."""
     try:
         parsed = parse_url(url)
-        if parsed.get_backend_name() == "sqlite":
-            refusal = _sqlite_file(Path(parsed.database or ""))
-            if refusal is not None:
-                yield refusal
-                return
+        unopened = _UNOPENED.get(parsed.get_backend_name())
+        refusal = unopened(Path(parsed.database or "")) if unopened is not None else None
+        if refusal is not None:
+            yield refusal
+            return
         yield from _database(url)
     except HpoError as error:
         # Our messages end with what to do.
@@ -123,6 +123,21 @@ def _sqlite_file(path: Path) -> Check | None:
         return Check("storage", "problem", words, _CHOOSE_STORAGE)
     words = f"SQLite, no file {path} yet"
     return Check("storage", "ok", words, "hpo submit or hpo run creates it")
+
+
+def _embedded(folder: Path) -> Check | None:
+    """As `_sqlite_file`; raises UsageError for what stands in the way."""
+    from hpo.study.embedded import cluster_at
+
+    cluster = cluster_at(folder)
+    cluster.check(create=True)
+    if cluster.is_there():
+        return None
+    words = f"embedded PostgreSQL, no database in {folder} yet"
+    return Check("storage", "ok", words, "hpo submit or hpo run creates it")
+
+
+_UNOPENED = {"sqlite": _sqlite_file, EMBEDDED: _embedded}
 
 
 def _database(url: str) -> Iterator[Check]:

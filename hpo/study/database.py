@@ -43,6 +43,9 @@ _DRIVERS = {
     # Optuna knows the dialect "mysql" only, and SQLAlchemy sees by itself which server it is.
     "mariadb": "mysql+pymysql",
 }
+# The scheme of a PostgreSQL that is started when it is needed, and its folder.
+EMBEDDED = "embedded"
+EMBEDDED_FOLDER = "hpo-postgresql"
 _EXTRAS = {"mysql": "'keras-hpo[mysql]'"}
 _BUSY_SECONDS = 60
 # A connection whose other end has gone without a word is given up after some seconds, not hours.
@@ -76,6 +79,8 @@ def parse_url(text: str) -> sa.URL:
     Raises UsageError for a text that is no URL or names a database that is not supported. The
     message never repeats the text, which may hold a password.
     """
+    if text == EMBEDDED or text.startswith(f"{EMBEDDED}:"):
+        return _embedded_url(text.removeprefix(EMBEDDED).removeprefix(":"))
     try:
         url = sa.make_url(text)
     except (ArgumentError, ValueError):
@@ -87,7 +92,8 @@ def parse_url(text: str) -> sa.URL:
     name = url.drivername.partition("+")[0]
     if name not in _DRIVERS:
         raise UsageError(
-            f"the storage names the database {name!r}; expected one of sqlite, postgresql, mysql"
+            f"the storage names the database {name!r}; expected one of sqlite, postgresql, mysql, "
+            "or embedded"
         )
     if name == "sqlite" and url.database in (None, "", ":memory:"):
         raise UsageError(
@@ -99,8 +105,20 @@ def parse_url(text: str) -> sa.URL:
     return url.set(drivername=f"{dialect}+{driver}" if driver else dialect)
 
 
+def _embedded_url(folder: str) -> sa.URL:
+    if folder.startswith("//"):
+        raise UsageError(
+            "an embedded storage is followed by a folder and not by slashes; "
+            "expected embedded or embedded:/some/folder"
+        )
+    path = Path(folder or EMBEDDED_FOLDER)
+    # The shell expands it only where a word begins.
+    path = path.expanduser() if folder.startswith("~/") else path
+    return sa.URL.create(EMBEDDED, database=str(path.resolve()))
+
+
 _NO_URL = (
-    "the storage is not a database URL; expected something like sqlite:///hpo.db or "
+    "the storage is not a database URL; expected embedded, or something like sqlite:///hpo.db or "
     "postgresql://user:password@host/database, with special characters of the password "
     "percent-encoded (@ is %40, / is %2F, : is %3A)"
 )
@@ -109,21 +127,24 @@ _NO_URL = (
 def masked(text: str) -> str:
     """The URL without its password, fit for a message."""
     try:
-        return parse_url(text).render_as_string(hide_password=True)
+        url = parse_url(text)
     except UsageError:
         return "(not a database URL)"
+    if url.drivername == EMBEDDED:
+        return f"{EMBEDDED}:{url.database}"
+    return url.render_as_string(hide_password=True)
 
 
 class Database:
     """Transactions on one database; retries with backoff while the database is away.
 
     Thread-safe. A unit of work may run more than once, so it must hold no state of its own.
-    A read never creates anything: opening a SQLite file that is not there raises
-    StudyNotFoundError unless `create` is set.
+    A read never creates anything: opening a SQLite file or an embedded database that is not there
+    raises StudyNotFoundError unless `create` is set.
 
     Args:
-        url: A SQLAlchemy URL with its password.
-        create: Create a SQLite file that does not exist.
+        url: A SQLAlchemy URL with its password, or `embedded:FOLDER`.
+        create: Create a SQLite file or an embedded database that does not exist.
         patience: Seconds that one transaction keeps trying before StorageError is raised.
         hurry: Once set, no transaction is tried a second time: whoever leaves can't wait.
     """
@@ -167,6 +188,18 @@ class Database:
                 return work(connection)
 
         return self._patiently(attempt, self.patience if patience is None else patience)
+
+    def adopt(self, engine: sa.Engine) -> None:
+        """Sets an engine of another library's up like ours; it must be on the same database."""
+        if self.dialect == "sqlite":
+            prepare_sqlite(engine)
+        url = parse_url(self.url)
+        if url.drivername == EMBEDDED:
+            from hpo.study.embedded import cluster_at
+
+            cluster_at(Path(url.database or "")).attend(engine)
+        # Connections that were made before know nothing of it.
+        engine.dispose()
 
     def close(self) -> None:
         self.engine.dispose()
@@ -241,6 +274,8 @@ def make_engine(url: str, *, create: bool = False) -> sa.Engine:
     backend = parsed.get_backend_name()
     if backend == "sqlite":
         return _sqlite_engine(parsed, create)
+    if backend == EMBEDDED:
+        return _embedded_engine(Path(parsed.database or ""), create)
     try:
         if backend == "postgresql":
             return _postgresql_engine(parsed)
@@ -267,6 +302,16 @@ def _postgresql_engine(url: sa.URL) -> sa.Engine:
             cursor.execute("SET idle_in_transaction_session_timeout = '60s'")
         connection.commit()
 
+    return engine
+
+
+def _embedded_engine(folder: Path, create: bool) -> sa.Engine:
+    from hpo.study.embedded import cluster_at
+
+    cluster = cluster_at(folder)
+    cluster.check(create=create)
+    engine = _postgresql_engine(cluster.url)
+    cluster.attend(engine, create=create)
     return engine
 
 

@@ -14,10 +14,11 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna
 import optuna_dashboard
+import sqlalchemy as sa
 
 from hpo.artifacts import Place
-from hpo.errors import UsageError
-from hpo.study.database import Database, prepare_sqlite
+from hpo.errors import StudyNotFoundError, UsageError
+from hpo.study.database import Database, masked
 from hpo.worker.paths import ArtifactStore
 
 WsgiApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -26,7 +27,18 @@ _READING = ("GET", "HEAD")
 
 
 def dashboard_app(database: Database, artifacts: Place, *, allow_write: bool) -> WsgiApplication:
-    """The WSGI application: optuna-dashboard on a cached storage, with the artifacts."""
+    """The WSGI application: optuna-dashboard on a cached storage, with the artifacts.
+
+    Raises:
+        StorageError: The database is out of reach.
+        StudyNotFoundError: It holds no study, not even one of plain Optuna's.
+    """
+    # Also what starts an embedded database before Optuna looks at it.
+    if not database.read(lambda connection: sa.inspect(connection).has_table("studies")):
+        raise StudyNotFoundError(
+            f"the database {masked(database.url)} holds no studies; "
+            "check --storage (or HPO_STORAGE), or create one with: hpo submit STUDY_FILE"
+        )
     storage = optuna.storages.get_storage(_rdb_storage(database))
     app: WsgiApplication = optuna_dashboard.wsgi(storage, ArtifactStore(artifacts))
     return app if allow_write else _read_only(app)
@@ -37,9 +49,7 @@ def _rdb_storage(database: Database) -> optuna.storages.RDBStorage:
     storage = optuna.storages.RDBStorage(
         url.replace("{", "{{").replace("}", "}}"), skip_table_creation=True
     )
-    if database.dialect == "sqlite":
-        prepare_sqlite(storage.engine)
-        storage.engine.dispose()
+    database.adopt(storage.engine)
     return storage
 
 

@@ -27,6 +27,8 @@ def serve(connection: Connection, log: Path | None) -> None:
     # Ctrl-C reaches every process of a terminal; the worker decides what becomes of the trainer.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # The user's code runs here, and has no use for a password.
+    os.environ.pop("HPO_STORAGE", None)
     if log is not None:
         # A trainer without a log still trains; a full disk is told of by its checkpoints.
         with contextlib.suppress(OSError):

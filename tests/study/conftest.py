@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-import sqlalchemy as sa
 
 from hpo.study.database import Database
 from hpo.study.studies import create_schema
-from tests.servers import Open, Plain, PostgreSQL, Server
+from tests.servers import Open, Plain, Server
 
 # `make check` runs on SQLite, `make test` on PostgreSQL too, `make faults` on MariaDB.
 SERVERS = [
@@ -113,21 +111,3 @@ def sqlite_database(sqlite_template: Path, tmp_path: Path, opened: Open) -> Data
     """For what has nothing to do with the kind of database."""
     shutil.copy(sqlite_template, tmp_path / "hpo.db")
     return opened(f"sqlite:///{tmp_path / 'hpo.db'}")
-
-
-@pytest.fixture
-def locked_role(postgresql: PostgreSQL) -> Iterator[tuple[str, str]]:
-    """A role that needs its password, and the password: everything that a URL can trip over."""
-    password = "p{0}@a:b/c%d?e#f"
-    postgresql.execute(
-        f"CREATE ROLE keeper LOGIN SUPERUSER PASSWORD '{password}'".replace(":", r"\:")
-    )
-    rules = postgresql.folder / "pg_hba.conf"
-    before = rules.read_text()
-    rules.write_text(f"local all keeper scram-sha-256\n{before}")
-    postgresql.execute("SELECT pg_reload_conf()")
-    yield "keeper", password
-    rules.write_text(before)
-    postgresql.execute("SELECT pg_reload_conf()")
-    with suppress(sa.exc.DBAPIError):
-        postgresql.execute("DROP ROLE keeper")

@@ -29,7 +29,7 @@ def rows_on_two_sides(x: Features, split: SplitRows, groups: Array | None) -> li
             both = np.intersect1d(groups[rows], groups[split.train])
             if len(both):
                 found.append(
-                    f"{len(both)} groups stand in train and {part}, the first is {both[0]!r}"
+                    f"{len(both)} groups stand in train and {part}, the first is {str(both[0])!r}"
                 )
     return found
 

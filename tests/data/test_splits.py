@@ -85,3 +85,76 @@ def test_class_used_up_by_the_first_cut() -> None:
     labels = np.array([0] * 27 + [1] * 3)
     with pytest.raises(DataError, match="class shares kept"):
         split_rows(30, Split(test=0.7, validation=0.2), labels)
+
+
+def test_a_column_says_the_part() -> None:
+    column = np.array(["train", "val", "Test", "train", "validation"])
+    rows = split_rows(5, Split(column="part"), columns={"part": column})
+    assert as_lists(rows) == [[0, 3], [1, 4], [2]]
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (
+            ["train", "holdout", "test"],
+            "'part' must say train, validation or test.*'holdout' in row 1",
+        ),
+        (["train", "test", "test"], "no row is in validation"),
+    ],
+)
+def test_a_column_that_says_something_else(column: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        split_rows(3, Split(column="part"), columns={"part": np.array(column)})
+
+
+def test_groups_stay_together() -> None:
+    groups = np.repeat(np.arange(30), 10)
+    np.random.default_rng(3).shuffle(groups)
+    rows = split_rows(300, Split(group="patient", seed=1), columns={"patient": groups})
+    sides = [set(groups[part].tolist()) for part in (rows.train, rows.validation, rows.test)]
+    assert sides[0].isdisjoint(sides[1] | sides[2])
+    assert sides[1].isdisjoint(sides[2])
+    assert rows.counts == (180, 60, 60)
+    again = split_rows(300, Split(group="patient", seed=1), columns={"patient": groups})
+    assert as_lists(again) == as_lists(rows)
+
+
+def test_one_huge_group_leaves_a_group_for_every_part() -> None:
+    groups = np.array([0] * 97 + [1, 2, 3])
+    rows = split_rows(100, Split(group="g"), columns={"g": groups})
+    assert min(rows.counts) >= 1
+    with pytest.raises(DataError, match="has 2 groups"):
+        split_rows(100, Split(group="g"), columns={"g": np.arange(100) % 2})
+
+
+def test_no_future_in_the_past() -> None:
+    days = np.random.default_rng(5).integers(0, 50, 400)
+    rows = split_rows(400, Split(time="day"), columns={"day": days})
+    assert days[rows.train].max() < days[rows.validation].min()
+    assert days[rows.validation].max() < days[rows.test].min()
+    for count, wanted in zip(rows.counts, (240, 80, 80), strict=True):
+        assert abs(count - wanted) <= 20
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (np.array(["1/2/2020"] * 9), "holds texts such as '1/2/2020'"),
+        (np.array([1.0, np.nan, 3.0]), "missing in row 1"),
+        (np.array(["2020-01-01", "NaT"], "M8[D]"), "missing in row 1"),
+        (np.array([1, 1, 2, 2]), "has 2 different values, which can't be cut"),
+    ],
+)
+def test_times_that_cannot_be_ordered_or_cut(times: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        split_rows(len(times), Split(time="t"), columns={"t": times})
+
+
+def test_parts_of_their_own_and_the_rest_at_random() -> None:
+    parts = np.array([""] * 40 + ["test"] * 5)
+    rows = split_rows(45, Split(test="other.csv", stratify=False), parts=parts)
+    assert rows.test.tolist() == list(range(40, 45))
+    assert rows.counts == (32, 8, 5)
+    both = np.array([""] * 40 + ["validation"] * 3 + ["test"] * 2)
+    assert split_rows(45, Split(validation="v", test="t"), parts=both).counts == (40, 3, 2)

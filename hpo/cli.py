@@ -29,6 +29,7 @@ from hpo.console import (
     log_to_stderr,
     print_best,
     print_checks,
+    print_data,
     print_exported,
     print_json,
     print_prediction,
@@ -229,6 +230,24 @@ def validate(file: Path, project: Path, as_json: bool) -> None:
     )
     click.echo(f"the builder asks for: {', '.join(found.parameters)}")
     click.echo(f"each epoch reports: {', '.join(found.metrics)}")
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--plots", type=_FOLDER, help="Draw targets, columns and samples into this folder.")
+@_project_option
+@_json_option
+def data(file: Path, plots: Path | None, project: Path, as_json: bool) -> None:
+    """Show what is read as the data of the study FILE; no builder is needed."""
+    from hpo.launch.submit import read_data
+
+    with _trainers() as trainers:
+        report = read_data(file, project, plots, trainers)
+    for words in report.signature.warnings:
+        warn(words)
+    print_data(report, as_json)
+    for path in report.files:
+        say(f"drawn: {path}")
 
 
 @cli.command()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from hpo.data.report import DataReport
     from hpo.export.exporting import Exported
     from hpo.launch.doctor import Check
     from hpo.study.database import Database
@@ -73,6 +74,28 @@ def _show_best(trial: BestTrial, record: StudyRecord, figures: dict[str, str]) -
     from hpo.watch.tables import best_table
 
     print_table(best_table(trial, record.metric, figures))
+
+
+def print_data(report: DataReport, as_json: bool) -> None:
+    """What `hpo data` has read."""
+    if as_json:
+        print_json(asdict(report) | {"files": [str(file) for file in report.files]})
+        return
+    from hpo.watch.data import classes_table, columns_table
+
+    signature = report.signature
+    train, validation, test = signature.rows
+    click.echo(f"{signature.task}: {train} rows train, {validation} validate, {test} test")
+    click.echo(f"the model sees {_shapes(signature.input_shape)}")
+    print_table(columns_table(report))
+    if report.classes is not None:
+        print_table(classes_table(report.classes))
+
+
+def _shapes(shape: Any) -> str:
+    if isinstance(shape, dict):
+        return ", ".join(f"{name} {tuple(each)}" for name, each in shape.items())
+    return str(tuple(shape))
 
 
 def print_checks(checks: list[Check]) -> None:

@@ -64,10 +64,13 @@ class RawPart:
 
 
 @dataclass(frozen=True, eq=False)
-class _Opened:
+class OpenedData:
+    """Everything that was read, test rows included: for this room alone."""
+
     raw: RawData
     targets: Targets
     split: SplitRows
+    preprocess: Preprocess
     preprocessing: Preparation
     signature: DataSignature
 
@@ -80,7 +83,7 @@ def open_search_data(data: DataSpec, project: Path) -> SearchData:
 
     Raises DataError when the data can't be used as it is.
     """
-    opened = _open(data, project)
+    opened = open_data(data, project)
     return SearchData(
         train=opened.part(opened.split.train),
         validation=opened.part(opened.split.validation),
@@ -94,7 +97,7 @@ def open_raw_part(data: DataSpec, project: Path, part: PartName) -> RawPart:
 
     Raises DataError when the data can't be used as it is.
     """
-    opened = _open(data, project)
+    opened = open_data(data, project)
     rows: Rows = getattr(opened.split, part)
     return RawPart(
         x=take(opened.raw.x, rows),
@@ -105,7 +108,11 @@ def open_raw_part(data: DataSpec, project: Path, part: PartName) -> RawPart:
     )
 
 
-def _open(data: DataSpec, project: Path) -> _Opened:
+def open_data(data: DataSpec, project: Path) -> OpenedData:
+    """Loads, checks, splits and fits.
+
+    Raises DataError when the data can't be used as it is.
+    """
     raw = load_source(data, project)
     check_rows(raw)
     if raw.form["type"] != "table":
@@ -116,7 +123,7 @@ def _open(data: DataSpec, project: Path) -> _Opened:
     )
     preprocessing = _fit(raw, take(raw.x, split.train), data.preprocess)
     signature = _signature(data, raw, targets, split, preprocessing)
-    return _Opened(raw, targets, split, preprocessing, signature)
+    return OpenedData(raw, targets, split, data.preprocess, preprocessing, signature)
 
 
 def _checked_arrays(raw: RawData, preprocess: Preprocess) -> RawData:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpo.data.report import DataReport
 from hpo.errors import StudyNotFoundError
 from hpo.spec import StudyFile, StudySpec, load_study_file
 from hpo.study.database import Database, parse_url
@@ -61,6 +62,23 @@ def validate(path: Path, project: Path, trainers: Trainers) -> Validated:
         found = (file.problem(p.path, p.message, at_key=True) for p in preflight.problems)
         raise file.error(*found)
     return Validated(file.spec, preflight)
+
+
+def read_data(path: Path, project: Path, plots: Path | None, trainers: Trainers) -> DataReport:
+    """What a study file's data is; plots go to a folder, if one is given.
+
+    Raises:
+        StudyFileError, DataError: The file or the data is wrong.
+    """
+    spec = load_study_file(path).spec
+    trainer = trainers.start()
+    try:
+        report: DataReport = trainer.call(
+            "hpo.data.report:report_data", data=spec.data, project=project, plots=plots
+        )
+    finally:
+        trainer.kill()
+    return report
 
 
 def _check_options(file: StudyFile) -> None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import keras
 import keras_tuner
 
-HEAD = {"binary": "sigmoid", "multiclass": "softmax", "regression": "linear"}
+HEAD = {
+    "binary": "sigmoid",
+    "multiclass": "softmax",
+    "multilabel": "sigmoid",
+    "regression": "linear",
+}
 
 
 def build(

@@ -5,14 +5,19 @@ from __future__ import annotations
 import keras
 import keras_tuner
 
-HEAD = {"binary": "sigmoid", "multiclass": "softmax", "regression": "linear"}
+HEAD = {
+    "binary": "sigmoid",
+    "multiclass": "softmax",
+    "multilabel": "sigmoid",
+    "regression": "linear",
+}
 
 
 class MLP(keras_tuner.HyperModel):
     """Dense blocks: linear, batch normalization, activation, dropout.
 
     `input_shape` is the shape of one sample, `num_outputs` the number of units of the head, `task`
-    one of binary, multiclass and regression. The model comes back uncompiled.
+    one of binary, multiclass, multilabel and regression. The model comes back uncompiled.
     """
 
     def __init__(self, *, input_shape: tuple[int, ...], num_outputs: int, task: str) -> None:

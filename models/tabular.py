@@ -21,12 +21,15 @@ def build(
     num_outputs: int,
     task: str,
     vocabulary_sizes: dict[str, int] | None = None,
+    target_mean: tuple[float, ...] | None = None,
+    target_std: tuple[float, ...] | None = None,
 ) -> keras.Model:
     """Dense blocks on the numeric columns beside an embedding of each categorical one.
 
     `input_shape` is {"numeric": (d,), column: ()}, a column holding one integer below
     `vocabulary_sizes[column]` a row, and the model's inputs are a dict of these names; or it is
-    (d,) when all columns are numbers already. The model comes back uncompiled.
+    (d,) when all columns are numbers already. For regression the head begins at the targets' mean
+    and spread, so that it need not learn their unit. The model comes back uncompiled.
     """
     shapes = input_shape if isinstance(input_shape, dict) else {"numeric": input_shape}
     inputs = {
@@ -52,6 +55,8 @@ def build(
         # The first block only brings the columns to the width of the others.
         x = keras.layers.Add()([x, block]) if residual and i else block
     outputs = keras.layers.Dense(num_outputs, activation=HEAD[task])(x)
+    if target_mean and target_std:
+        outputs = keras.layers.Rescaling(list(target_std), list(target_mean))(outputs)
     return keras.Model(inputs if isinstance(input_shape, dict) else inputs["numeric"], outputs)
 
 

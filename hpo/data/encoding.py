@@ -76,8 +76,8 @@ def fit_table(
         for key, output in encoded.items():
             name = next((name for name, each in keys.items() if each == key), None)
             if name is not None and columns[name].encode == "embed":
-                coded[name] = keras.layers.Reshape(())(output)
-                sizes[name] = int(space.preprocessors[key].vocabulary_size())
+                coded[_plain(name)] = keras.layers.Reshape(())(output)
+                sizes[_plain(name)] = int(space.preprocessors[key].vocabulary_size())
             else:
                 vectors.append(keras.layers.Flatten()(keras.ops.cast(output, "float32")))
     # Named, because a user's model inside an exported one has the name that Keras makes up.
@@ -87,8 +87,12 @@ def fit_table(
 
 def _input(name: str, column: Column) -> Any:
     dtype = "string" if column.kind in ("categorical", "text") else "float32"
-    # Keras takes no slash in a name; inputs are told apart by their key all the same.
-    return keras.Input((1,), name=name.replace("/", "_"), dtype=dtype)
+    return keras.Input((1,), name=_plain(name), dtype=dtype)
+
+
+def _plain(name: str) -> str:
+    """Keras takes no slash in an input's name."""
+    return name.replace("/", "_")
 
 
 def _numbers(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -182,6 +183,8 @@ def _signature(
         class_counts=counts,
         fingerprint=fingerprint_of(arrays, settings),
         vocabulary_sizes=preprocessing.vocabulary_sizes,
+        target_mean=_of_targets(np.mean, targets, split.train),
+        target_std=_of_targets(np.std, targets, split.train),
         form=form,
         warnings=(
             *raw.warnings,
@@ -189,6 +192,15 @@ def _signature(
             *_unseen_classes(targets, counts),
         ),
     )
+
+
+def _of_targets(
+    figure: Callable[..., Any], targets: Targets, train: Rows
+) -> tuple[float, ...] | None:
+    if targets.task != "regression":
+        return None
+    y = targets.y[train].reshape(len(train), -1)
+    return tuple(figure(y, axis=0, dtype=np.float64).tolist())
 
 
 def _class_counts(targets: Targets, rows: Rows) -> tuple[int, ...] | None:

@@ -27,7 +27,8 @@ class DataSignature:
     train, validation and test; `class_counts` counts the rows of each class in train, in the order
     of `class_names`, and may hold a 0 when the split is not stratified. The three class fields are
     None for regression. `vocabulary_sizes` has the number of codes of each input that holds whole
-    numbers to be embedded. `form` says what raw rows look like, `warnings` what a person should
+    numbers to be embedded. `target_mean` and `target_std` are those of each target in train, for
+    regression; None otherwise. `form` says what raw rows look like, `warnings` what a person should
     look at. Two workers whose `fingerprint` is equal train on the same numbers.
     """
 
@@ -40,6 +41,8 @@ class DataSignature:
     class_counts: tuple[int, ...] | None
     fingerprint: str
     vocabulary_sizes: dict[str, int] = field(default_factory=dict)
+    target_mean: tuple[float, ...] | None = None
+    target_std: tuple[float, ...] | None = None
     form: dict[str, Any] = field(default_factory=lambda: dict(ARRAYS))
     warnings: tuple[str, ...] = ()
 

@@ -124,6 +124,8 @@ def _facts(signature: DataSignature) -> dict[str, Any]:
         "class_names": signature.class_names,
         "task": signature.task,
         "vocabulary_sizes": signature.vocabulary_sizes,
+        "target_mean": signature.target_mean,
+        "target_std": signature.target_std,
     }
 
 

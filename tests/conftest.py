@@ -6,15 +6,17 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import pytest
 
 from tests.servers import MariaDB, PostgreSQL
 
 ROOT = Path(__file__).parents[1]
+T = TypeVar("T")
 Hpo = Callable[..., "subprocess.CompletedProcess[str]"]
 # Read before the environment is cleaned. "0" leaves MariaDB out, also in CI.
 _WITHOUT_MARIADB = os.environ.get("HPO_TEST_MARIADB") == "0"
@@ -87,6 +89,17 @@ def hpo(tmp_path: Path) -> Hpo:
         )
 
     return run  # type: ignore[return-value]
+
+
+def wait_for(condition: Callable[[], T], seconds: float = 90) -> T:
+    """The first value of `condition` that is neither None nor False; 0 may be a trial's number."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found is not None and found is not False:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"it did not happen in {seconds:g} s")
 
 
 def hpo_command(*arguments: object) -> list[str]:

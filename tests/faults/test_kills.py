@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Farm, wait_for
+from tests.conftest import wait_for
+from tests.faults.conftest import Farm
 from tests.faults.fake import fake_spec
 
 pytestmark = pytest.mark.slow

@@ -16,6 +16,7 @@ from hpo.study import tables as t
 from hpo.study.database import Database, T, Work
 from hpo.study.leases import Lease, NoSlot, Outcome, Slots, TrialWrites, release_worker
 from hpo.study.studies import StudyRecord, open_study, resume_study, stop_study
+from tests.conftest import wait_for
 from tests.servers import Open, Plain
 from tests.study.rooms import (
     LONG,
@@ -26,7 +27,6 @@ from tests.study.rooms import (
     race,
     rows,
     slots_of,
-    until,
 )
 
 COMPLETE = Outcome("COMPLETE", 0.5)
@@ -141,7 +141,7 @@ def test_time_lets_a_lease_run_out(database: Database) -> None:
     record = new_study(database, trials=1)
     lease = claimed(slots_of(database, record, "a", seconds=0.2))
     other = slots_of(database, record, "b")
-    taken = until(lambda: isinstance(found := other.claim(), Lease) and found)
+    taken = wait_for(lambda: isinstance(found := other.claim(), Lease) and found)
     assert (taken.trial_id, taken.token) == (lease.trial_id, 2)
 
 
@@ -390,7 +390,7 @@ def test_short_deadline_passes_by_itself(database: Database) -> None:
             slots.write(found, TrialWrites(), COMPLETE)
         return found in (NoSlot.STOPPED, NoSlot.FINISHED)
 
-    until(claim)
+    wait_for(claim)
 
 
 # Trouble from outside.
@@ -416,7 +416,7 @@ def test_killed_process_leaves_no_orphan(prepared_url: str, opened: Open) -> Non
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     slots = slots_of(database, record, "heir")
-    lease = until(lambda: isinstance(found := slots.claim(), Lease) and found)
+    lease = wait_for(lambda: isinstance(found := slots.claim(), Lease) and found)
     assert (lease.trial_id, lease.number, lease.token) == (trial_id, number, 2)
     assert lease.resumed
     slots.write(lease, TrialWrites(), COMPLETE)

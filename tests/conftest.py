@@ -91,14 +91,14 @@ def hpo(tmp_path: Path) -> Hpo:
     return run  # type: ignore[return-value]
 
 
-def wait_for(condition: Callable[[], T], seconds: float = 90) -> T:
+def wait_for(condition: Callable[[], T], seconds: float = 90, pause: float = 0.02) -> T:
     """The first value of `condition` that is neither None nor False; 0 may be a trial's number."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = condition()
         if found is not None and found is not False:
             return found
-        time.sleep(0.02)
+        time.sleep(pause)
     raise AssertionError(f"it did not happen in {seconds:g} s")
 
 

@@ -44,13 +44,15 @@ class Farm:
     folder: Path
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
     spec: StudySpec | None = None
+    name: str = "faults"
+    study_id: int = 0
 
     def submit(self, spec: StudySpec) -> None:
         self.spec = spec
-        submit_fake(self.url, spec)
+        self.study_id = submit_fake(self.url, spec).study_id
 
     def worker(self, *options: str, **environment: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "tests.faults.fake", self.url, "faults"]
+        command = [sys.executable, "-m", "tests.faults.fake", self.url, self.name]
         process = subprocess.Popen(
             [*command, str(self.folder), *options],
             cwd=ROOT,
@@ -123,23 +125,24 @@ class Farm:
             "SELECT s.slot, s.token, s.number, s.expires_at, "
             "(SELECT count(*) FROM trial_intermediate_values v WHERE v.trial_id = s.trial_id) "
             "FROM hpo_slots s JOIN hpo_workers w ON w.worker = s.worker "
-            f"WHERE s.state = 'leased' AND w.pid = {worker.pid}"
+            f"WHERE s.study_id = {self.study_id} AND s.state = 'leased' AND w.pid = {worker.pid}"
         )
         return Holding(*rows[0]) if rows else None
+
+    def in_a_trial(self, worker: subprocess.Popen[str]) -> Holding | None:
+        """What the worker holds when its trial has epochs behind it and others to come."""
+        assert self.spec is not None
+        held = self.holding(worker)
+        return held if held and 2 <= held.reported < self.spec.training.epochs else None
 
     def kill_in_a_trial(self, worker: subprocess.Popen[str]) -> Holding:
         """Kills the worker when it is certain to be in the middle of a trial; what it held."""
 
-        def in_a_trial() -> Holding | None:
-            assert self.spec is not None
-            held = self.holding(worker)
-            return held if held and 2 <= held.reported < self.spec.training.epochs else None
-
         def caught() -> Holding | None:
-            if in_a_trial() is None:
+            if self.in_a_trial(worker) is None:
                 return None
             worker.send_signal(signal.SIGSTOP)
-            held = in_a_trial()
+            held = self.in_a_trial(worker)
             if held is None:
                 worker.send_signal(signal.SIGCONT)
             return held
@@ -153,7 +156,7 @@ class Farm:
     def snapshot(self) -> Snapshot:
         database = Database(self.url)
         try:
-            return take_snapshot(database, open_study(database, "faults"))
+            return take_snapshot(database, open_study(database, self.name))
         finally:
             database.close()
 

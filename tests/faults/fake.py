@@ -7,6 +7,7 @@ epoch that is run leaves a line in FOLDER/epochs.log, so a test can count them.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -29,6 +30,8 @@ from hpo.worker import messages as m
 from hpo.worker.loop import Worker, WorkerOptions
 from hpo.worker.signals import interruptible
 from hpo.worker.trainers import Trainer, Trainers
+
+_PR_SET_PDEATHSIG = 1
 
 FACTS = Facts(data="fake", builder="fake", optuna="5", keras="3", signature="{}")
 
@@ -85,6 +88,7 @@ class _Process:
 
 def _serve(connection: Connection, workers_end: Connection, log: Path) -> None:
     workers_end.close()
+    _end_with_the_worker()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     spec: StudySpec | None = None
@@ -99,6 +103,11 @@ def _serve(connection: Connection, workers_end: Connection, log: Path) -> None:
                 connection.send(_train(spec, message, connection, log))
         except (EOFError, OSError):
             os._exit(0)
+
+
+def _end_with_the_worker() -> None:
+    """At once, as the real trainer does: also in the middle of an epoch."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _train(spec: StudySpec, task: m.TrialTask, pipe: Connection, log: Path) -> Any:

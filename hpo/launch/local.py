@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpo.errors import HpoError
+from hpo.study.leases import MOST_LOST
 from hpo.study.workers import worker_name
 
 logger = logging.getLogger(__name__)
 
 # A worker needs this long to checkpoint nothing, release its lease and leave.
 _LEAVE_SECONDS = 8.0
-# Workers that die at once, again and again, point at something that a restart does not mend.
-_RESTARTS_PER_WORKER = 5
+# Workers that die again and again, without a trial that ends meanwhile, point at something that a
+# restart does not mend. A trial that kills its workers fails before that.
+_RESTARTS_PER_WORKER = MOST_LOST + 1
 
 
 class WorkersFailedError(HpoError):
@@ -63,14 +65,20 @@ class LocalWorkers:
         self._options = options
         self._on_death = on_death
         self._restarts = 0
+        self._finished = 0
         self._workers = [self._start() for _ in range(options.workers)]
 
-    def tend(self) -> bool:
+    def tend(self, finished: int) -> bool:
         """Replaces workers that were killed; False once all of them have left.
+
+        Args:
+            finished: Trials of the study that have ended by now.
 
         Raises:
             WorkersFailedError: Workers keep ending with an error; their words are repeated.
         """
+        if finished > self._finished:
+            self._finished, self._restarts = finished, 0
         for index, worker in enumerate(self._workers):
             code = worker.process.poll()
             if code is not None and code != 0:

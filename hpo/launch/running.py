@@ -61,8 +61,10 @@ def _tend(
     check_writable(open_artifacts(options.artifacts))
     workers = LocalWorkers(options, lambda name: release_worker(database, record.study_id, name))
     try:
-        while workers.tend() and not interruption.stop.is_set():
-            show(take_snapshot(database, record))
+        snapshot = take_snapshot(database, record)
+        while workers.tend(snapshot.finished) and not interruption.stop.is_set():
+            snapshot = take_snapshot(database, record)
+            show(snapshot)
             interruption.stop.wait(_LOOK_SECONDS)
     finally:
         workers.stop()

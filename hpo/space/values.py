@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hpo.errors import UsageError
+from hpo.errors import BuilderError, UsageError
 from hpo.spec.models import (
     BoolParameter,
     CategoricalParameter,
@@ -23,6 +23,8 @@ from hpo.spec.models import (
 
 Suggest = Callable[[str, Parameter], Scalar]
 
+# What Optuna's column for names holds.
+_LONGEST_NAME = 512
 _NUMBERED = re.compile(r"(.+)_(\d+)")
 
 
@@ -64,6 +66,7 @@ class Values:
 
         Raises:
             SpaceError: The study file's entry does not fit the declaration.
+            BuilderError: Not every database can hold the name.
         """
         found = self._entry_for(name)
         if declared is not None and name not in self.declared:
@@ -86,14 +89,18 @@ class Values:
     def _decide(self, name: str, declared: Parameter | None, default: Any) -> Any:
         found = self._entry_for(name)
         if found is None:
-            return default if declared is None else self._suggest(name, declared)
+            return default if declared is None else self._suggested(name, declared)
         entry_name, entry = found
         self.asked.add(entry_name)
         if not isinstance(entry, Parameter):
             return _as_declared(entry, declared)
         if not self._is_active(entry_name, entry, name):
             return default
-        return self._suggest(name, entry)
+        return self._suggested(name, entry)
+
+    def _suggested(self, name: str, parameter: Parameter) -> Scalar:
+        _check_name(name)
+        return self._suggest(name, parameter)
 
     def _entry_for(self, name: str) -> tuple[str, SpaceEntry] | None:
         entry = self._space.get(name)
@@ -127,6 +134,21 @@ class Values:
             key,
             f"it depends on {parent!r}, which the builder has not asked for before; "
             f"known by then: {', '.join(self.taken) or 'nothing'}",
+        )
+
+
+def _check_name(name: str) -> None:
+    """Raises BuilderError for a name that some database cuts, refuses or takes for another."""
+    if len(name) > _LONGEST_NAME:
+        raise BuilderError(
+            f"the builder asks for a parameter with a name of {len(name)} characters, expected at "
+            f"most {_LONGEST_NAME}: {name[:40]!r}..."
+        )
+    # MySQL does not see blanks at the end.
+    if not name or name != name.strip() or not name.isprintable():
+        raise BuilderError(
+            f"the builder asks for a parameter named {name!r}; expected a name of visible "
+            "characters without blanks around it"
         )
 
 

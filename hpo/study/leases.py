@@ -24,10 +24,16 @@ from hpo.study.database import Database
 from hpo.study.studies import RUNNING, STOPPED
 from hpo.study.writes import TrialWrites, apply_writes, stored_value, upsert
 
-__all__ = ["Lease", "NoSlot", "Outcome", "Slots", "TrialWrites", "release_worker"]
+__all__ = ["MOST_LOST", "Lease", "NoSlot", "Outcome", "Slots", "TrialWrites", "release_worker"]
 
 
+_CLAIMED = ("slot", "state", "token", "worker", "trial_id", "number", "lost")
 _FREE: dict[str, Any] = {"state": "free", "expires_at": None}
+# A trial that has cost so many workers in a row, without one epoch in between, kills them.
+MOST_LOST = 5
+_LOST = (
+    f"lost: the worker died {MOST_LOST} times in a row during this trial without finishing an epoch"
+)
 
 
 @dataclass(frozen=True)
@@ -94,9 +100,15 @@ class Slots:
         self.worker = worker
         self.lease_seconds = lease_seconds
 
-    def claim(self) -> Lease | NoSlot:
-        """A lease on a begun trial that nobody works on, else on a new one."""
-        return self.database.write(self._claim)
+    def claim(self, most_alike: int | None = None) -> Lease | NoSlot:
+        """A lease on a begun trial that nobody works on, else on a new one.
+
+        A trial whose lease was lost MOST_LOST times in a row without an epoch fails on the way.
+
+        Args:
+            most_alike: That failure stops the study when it is the last of so many alike.
+        """
+        return self.database.write(lambda connection: self._claim(connection, most_alike))
 
     def renew(self, lease: Lease) -> None:
         """Prolongs the lease. Raises LeaseLostError when it is another worker's by now."""
@@ -129,12 +141,15 @@ class Slots:
     ) -> None:
         """Writes what a trial has gathered and, with an outcome, ends trial and slot.
 
+        A reported epoch is a sign of life: leases that were lost before it count no more.
+
         Raises:
             LeaseLostError: Another worker owns the slot; nothing was written.
         """
 
         def work(connection: sa.Connection) -> None:
-            if self._fence(connection, lease):
+            alive = {"lost": 0} if writes.values else {}
+            if self._fence(connection, lease, alive):
                 apply_writes(connection, lease.trial_id, writes)
                 if outcome is not None:
                     self._finish(connection, lease, outcome)
@@ -168,22 +183,21 @@ class Slots:
 
     def stop_after_equal_failures(self, limit: int, reason: str) -> None:
         """Stops the study when its last `limit` trials failed alike; `reason` is the last one's."""
+        self.database.write(lambda connection: self._stop_if_alike(connection, limit, reason))
 
-        def work(connection: sa.Connection) -> None:
-            query = (
-                sa.select(t.hpo_slots.c.failure)
-                .where(t.hpo_slots.c.study_id == self.study_id, t.hpo_slots.c.state == "done")
-                .order_by(t.hpo_slots.c.finished_at.desc(), t.hpo_slots.c.number.desc())
-                .limit(limit)
-            )
-            failures = list(connection.execute(query).scalars())
-            if len(failures) < limit or failures[0] is None or len(set(failures)) > 1:
-                return
-            self._stop(connection, f"the last {limit} trials failed alike: {reason}")
+    def _stop_if_alike(self, connection: sa.Connection, limit: int, reason: str) -> None:
+        query = (
+            sa.select(t.hpo_slots.c.failure)
+            .where(t.hpo_slots.c.study_id == self.study_id, t.hpo_slots.c.state == "done")
+            .order_by(t.hpo_slots.c.finished_at.desc(), t.hpo_slots.c.number.desc())
+            .limit(limit)
+        )
+        failures = list(connection.execute(query).scalars())
+        if len(failures) < limit or failures[0] is None or len(set(failures)) > 1:
+            return
+        self._stop(connection, f"the last {limit} trials failed alike: {reason}")
 
-        self.database.write(work)
-
-    def _claim(self, connection: sa.Connection) -> Lease | NoSlot:
+    def _claim(self, connection: sa.Connection, most_alike: int | None) -> Lease | NoSlot:
         study = self._lock_study(connection)
         if not self._has_slots(connection, t.hpo_slots.c.state != "done"):
             return NoSlot.FINISHED
@@ -194,9 +208,14 @@ class Slots:
             return NoSlot.WAIT
         if row.trial_id is None and study.late:
             return self._too_late(connection)
-        return self._take(connection, row)
+        lost = row.lost + int(row.state == "leased" and row.worker != self.worker)
+        lease = self._take(connection, row, lost)
+        if lost < MOST_LOST:
+            return lease
+        self._give_up(connection, lease, most_alike)
+        return self._claim(connection, most_alike)
 
-    def _take(self, connection: sa.Connection, row: Any) -> Lease:
+    def _take(self, connection: sa.Connection, row: Any, lost: int) -> Lease:
         trial_id, number = row.trial_id, row.number
         if trial_id is None:
             trial_id, number = self._create_trial(connection)
@@ -207,9 +226,16 @@ class Slots:
             "expires_at": t.clock() + self.lease_seconds,
             "trial_id": trial_id,
             "number": number,
+            "lost": lost,
         }
         connection.execute(t.hpo_slots.update().where(*self._at(row.slot)).values(values))
         return Lease(row.slot, row.token + 1, trial_id, number, resumed=row.trial_id is not None)
+
+    def _give_up(self, connection: sa.Connection, lease: Lease, most_alike: int | None) -> None:
+        apply_writes(connection, lease.trial_id, TrialWrites(user_attrs={"reason": _LOST}))
+        self._finish(connection, lease, Outcome("FAIL", None, _LOST))
+        if most_alike is not None:
+            self._stop_if_alike(connection, most_alike, _LOST)
 
     def _too_late(self, connection: sa.Connection) -> NoSlot:
         """No trial begins after the deadline; those that have begun are seen to their end first."""
@@ -236,7 +262,7 @@ class Slots:
         own = sa.and_(leased, slot.worker == self.worker)
         expired = sa.and_(leased, slot.expires_at < t.clock())
         query = (
-            sa.select(slot.slot, slot.token, slot.trial_id, slot.number)
+            sa.select(*(slot[name] for name in _CLAIMED))
             .where(slot.study_id == self.study_id, sa.or_(slot.state == "free", own, expired))
             .order_by(sa.case((own, 0), (slot.trial_id.is_not(None), 1), else_=2), slot.slot)
             .limit(1)
@@ -269,11 +295,13 @@ class Slots:
         held = (t.hpo_slots.c.token == lease.token, t.hpo_slots.c.state == "leased")
         return (*self._at(lease.slot), *held)
 
-    def _fence(self, connection: sa.Connection, lease: Lease) -> bool:
-        """Renews the lease; False when this very lease has ended its slot before."""
+    def _fence(
+        self, connection: sa.Connection, lease: Lease, also: dict[str, Any] | None = None
+    ) -> bool:
+        """Renews the lease, with `also`; False when this very lease has ended its slot before."""
         renewal = t.hpo_slots.update().where(*self._own(lease))
-        until = t.clock() + self.lease_seconds
-        if connection.execute(renewal.values(expires_at=until)).rowcount == 1:
+        values = {"expires_at": t.clock() + self.lease_seconds} | (also or {})
+        if connection.execute(renewal.values(values)).rowcount == 1:
             return True
         if self._stands_at(connection, lease, "done"):
             return False
@@ -315,11 +343,11 @@ class Slots:
 def release_worker(database: Database, study_id: int, worker: str) -> None:
     """Gives back what a dead worker has leased, before its lease runs out.
 
-    For whoever knows for certain that the worker's process is gone.
+    For whoever knows for certain that the worker's process is gone. The lease counts as lost.
     """
     slot = t.hpo_slots.c
     own = (slot.study_id == study_id, slot.state == "leased", slot.worker == worker)
-    given_back = t.hpo_slots.update().where(*own).values(_FREE)
+    given_back = t.hpo_slots.update().where(*own).values(_FREE | {"lost": slot.lost + 1})
     database.write(lambda connection: connection.execute(given_back))
 
 

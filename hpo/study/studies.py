@@ -172,6 +172,7 @@ def _insert_slots(connection: sa.Connection, study_id: int, slots: range) -> Non
             "token": 0,
             "exceptions": 0,
             "crashes": 0,
+            "lost": 0,
         }
         for slot in slots
     ]

@@ -122,6 +122,8 @@ hpo_slots = sa.Table(
     sa.Column("number", sa.Integer),
     sa.Column("exceptions", sa.Integer, nullable=False),
     sa.Column("crashes", sa.Integer, nullable=False),
+    # Leases on its trial that were lost in a row, with no epoch reported in between.
+    sa.Column("lost", sa.Integer, nullable=False),
     sa.Column("failure", _LONG_TEXT),
     sa.Column("finished_at", sa.Double),
     sa.Index("ix_hpo_slots_state", "study_id", "state"),

@@ -20,13 +20,15 @@ from hpo.study.studies import StudyRecord
 from hpo.study.suggest import suggest
 from hpo.worker import messages as m
 from hpo.worker.paths import StudyPaths
-from hpo.worker.trainers import Trainer
+from hpo.worker.trainers import Trainer, TrainerDiedError
 
 logger = logging.getLogger(__name__)
 
 _MESSAGE_SECONDS = 0.2
 # How long a report may wait for the database before training goes on without an answer.
 _REPORT_PATIENCE = 1.0
+# How the exceptions of Python, NumPy and TensorFlow are called.
+_OUT_OF_MEMORY = ("MemoryError", "ResourceExhaustedError")
 
 
 class Step(enum.Enum):
@@ -73,7 +75,7 @@ class Attempt:
         """Waits a moment for a message and answers it.
 
         Raises:
-            TrainerDiedError: The trainer is gone.
+            TrainerDiedError: The trainer is gone, or of no more use.
             LeaseLostError: Another worker owns the trial.
             ArtifactsError: Checkpoints or pictures can't be written or read.
         """
@@ -99,8 +101,9 @@ class Attempt:
         except (BuilderError, ValueError) as error:
             # ValueError: Optuna's word for a range that it can't use.
             return m.Rejected(str(error))
-        if self._spec.search.sampler.type == "brute_force":
-            # Shown to others at once, or they would try the same combination.
+        # Brute force would try a combination again that it does not see. And of a trial that kills
+        # its trainer or worker before it begins, the values should be known.
+        if self._spec.search.sampler.type == "brute_force" or self._lease.resumed:
             with contextlib.suppress(StorageError):
                 self._storage.flush(self._slots, _REPORT_PATIENCE)
         return m.Suggested(value)
@@ -153,10 +156,14 @@ class Attempt:
             self._end(Outcome(state, value, failed.kind if value is None else None), reason)
             return Step.ENDED
         self._trial.set_user_attr("traceback", failed.traceback)
+        kind = failed.message.partition(":")[0]
+        if kind.endswith(_OUT_OF_MEMORY):
+            # What it holds, or the limit it ran into, would spoil the next trial too.
+            raise TrainerDiedError(f"the trainer ran out of memory ({kind})")
         allowed = self._spec.search.retries.exception
         if self._slots.record_failure(self._lease, "exceptions", allowed):
             return Step.GIVEN_BACK
-        self._end(Outcome("FAIL", None, failed.message.partition(":")[0]), reason)
+        self._end(Outcome("FAIL", None, kind), reason)
         return Step.ENDED
 
     def _end(self, outcome: Outcome, reason: str = "") -> None:

@@ -113,7 +113,7 @@ class Worker:
     def _work(self, keeper: LeaseKeeper) -> int:
         ended = 0
         while not self._stop.is_set() and self._ready_trainer() is not None:
-            lease = self._slots.claim()
+            lease = self._slots.claim(self._spec.search.max_consecutive_failures)
             if lease is NoSlot.WAIT:
                 # Jitter: idle workers should not ask in step.
                 self._stop.wait(_POLL_SECONDS * random.uniform(0.5, 1.5))

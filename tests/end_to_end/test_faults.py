@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from hpo.training.checkpoints import load_checkpoint
+from tests.conftest import wait_for
 from tests.end_to_end.conftest import Project, study_content
 
 pytestmark = pytest.mark.keras
@@ -31,17 +30,6 @@ def long_project(project: Project) -> Project:
     content["search"] = {"trials": 3}
     project.write(content)
     return project
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 90) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        # 0 is a trial's number.
-        if found is not None and found is not False:
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it did not happen in time")
 
 
 def query(project: Project, text: str) -> list[Any]:

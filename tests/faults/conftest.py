@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,19 +20,20 @@ from hpo.spec import StudySpec
 from hpo.study.database import Database, make_engine
 from hpo.study.snapshot import Snapshot, take_snapshot
 from hpo.study.studies import open_study
-from tests.conftest import ROOT
+from tests.conftest import ROOT, leave_out, wait_for
 from tests.faults.fake import submit_fake
 from tests.servers import Server
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it did not happen in time")
+@dataclass(frozen=True)
+class Holding:
+    """What a worker held at a moment."""
+
+    slot: int
+    token: int
+    number: int
+    expires_at: float
+    reported: int
 
 
 @dataclass
@@ -41,15 +44,15 @@ class Farm:
     folder: Path
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
     spec: StudySpec | None = None
+    name: str = "faults"
+    study_id: int = 0
 
     def submit(self, spec: StudySpec) -> None:
         self.spec = spec
-        submit_fake(self.url, spec)
+        self.study_id = submit_fake(self.url, spec).study_id
 
     def worker(self, *options: str, **environment: str) -> subprocess.Popen[str]:
-        import os
-
-        command = [sys.executable, "-m", "tests.faults.fake", self.url, "faults"]
+        command = [sys.executable, "-m", "tests.faults.fake", self.url, self.name]
         process = subprocess.Popen(
             [*command, str(self.folder), *options],
             cwd=ROOT,
@@ -64,10 +67,29 @@ class Farm:
     def workers(self, count: int, *options: str) -> list[subprocess.Popen[str]]:
         return [self.worker(*options) for _ in range(count)]
 
+    def keep_working(self, count: int, *options: str, seconds: float = 120) -> int:
+        """Workers until the study has no open slot, each replaced when it dies; the deaths."""
+        workers, deaths = self.workers(count, *options), 0
+        deadline = time.monotonic() + seconds
+        while any(worker.poll() is None for worker in workers) or self.open_slots():
+            assert time.monotonic() < deadline
+            for index, worker in enumerate(workers):
+                if worker.poll() == -signal.SIGKILL:
+                    deaths += 1
+                    worker.communicate()
+                    workers[index] = self.worker(*options)
+            time.sleep(0.02)
+        self.leave()
+        return deaths
+
+    def open_slots(self) -> int:
+        return int(self.query("SELECT count(*) FROM hpo_slots WHERE state <> 'done'")[0][0])
+
     def query(self, text: str) -> list[Any]:
         engine = make_engine(self.url)
         try:
-            with engine.connect() as connection:
+            # On SQLite, any other transaction would wait for a worker that is suspended in its own.
+            with engine.connect().execution_options(hpo_read_only=True) as connection:
                 return list(connection.execute(sa.text(text)))
         finally:
             engine.dispose()
@@ -78,16 +100,63 @@ class Farm:
     def finished(self) -> int:
         return int(self.query("SELECT count(*) FROM hpo_slots WHERE state = 'done'")[0][0])
 
+    def reasons(self) -> list[str]:
+        table = "trial_user_attributes"
+        rows = self.query(f"SELECT value_json FROM {table} WHERE {table}.key = 'reason'")
+        return [str(text) for (text,) in rows]
+
     def epochs_run(self) -> list[tuple[int, int]]:
         """(trial, epoch) of every epoch that was run, in order."""
         log = self.folder / "epochs.log"
         lines = log.read_text().splitlines() if log.exists() else []
         return [(int(trial), int(epoch)) for trial, epoch, _ in map(str.split, lines)]
 
+    def epochs_of(self, held: Holding) -> tuple[list[int], list[int]]:
+        """Epochs of the held trial that were run under that lease, and under the ones after it."""
+        lines = (self.folder / "epochs.log").read_text().splitlines()
+        rows = [tuple(map(int, line.split())) for line in lines]
+        ours = [(epoch, token) for trial, epoch, token in rows if trial == held.number]
+        before = [epoch for epoch, token in ours if token <= held.token]
+        return before, [epoch for epoch, token in ours if token > held.token]
+
+    def holding(self, worker: subprocess.Popen[str]) -> Holding | None:
+        """The slot that the worker has leased, with the epochs that are reported of its trial."""
+        rows = self.query(
+            "SELECT s.slot, s.token, s.number, s.expires_at, "
+            "(SELECT count(*) FROM trial_intermediate_values v WHERE v.trial_id = s.trial_id) "
+            "FROM hpo_slots s JOIN hpo_workers w ON w.worker = s.worker "
+            f"WHERE s.study_id = {self.study_id} AND s.state = 'leased' AND w.pid = {worker.pid}"
+        )
+        return Holding(*rows[0]) if rows else None
+
+    def in_a_trial(self, worker: subprocess.Popen[str]) -> Holding | None:
+        """What the worker holds when its trial has epochs behind it and others to come."""
+        assert self.spec is not None
+        held = self.holding(worker)
+        return held if held and 2 <= held.reported < self.spec.training.epochs else None
+
+    def kill_in_a_trial(self, worker: subprocess.Popen[str]) -> Holding:
+        """Kills the worker when it is certain to be in the middle of a trial; what it held."""
+
+        def caught() -> Holding | None:
+            if self.in_a_trial(worker) is None:
+                return None
+            worker.send_signal(signal.SIGSTOP)
+            held = self.in_a_trial(worker)
+            if held is None:
+                worker.send_signal(signal.SIGCONT)
+            return held
+
+        held = wait_for(caught)
+        assert held is not None
+        worker.kill()
+        worker.communicate()
+        return held
+
     def snapshot(self) -> Snapshot:
         database = Database(self.url)
         try:
-            return take_snapshot(database, open_study(database, "faults"))
+            return take_snapshot(database, open_study(database, self.name))
         finally:
             database.close()
 
@@ -122,16 +191,28 @@ def _stop(farm: Farm) -> None:
             process.communicate()
 
 
-@pytest.fixture(params=["sqlite", "postgresql", pytest.param("mariadb", marks=pytest.mark.long)])
+_SERVERS = ["postgresql", pytest.param("mariadb", marks=pytest.mark.long)]
+
+
+@pytest.fixture(params=["sqlite", *_SERVERS])
 def farm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Farm]:
     """On every database."""
     if request.param == "sqlite":
         made = Farm(f"sqlite:///{tmp_path / 'hpo.db'}", tmp_path)
         yield made
         _stop(made)
-        return
-    server: Server = request.getfixturevalue(request.param)
-    made = Farm(server.new_database(), tmp_path)
+    else:
+        yield from _on_server(request.getfixturevalue(request.param), tmp_path)
+
+
+@pytest.fixture(params=_SERVERS)
+def server_farm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Farm]:
+    """On every database that many hosts may share."""
+    yield from _on_server(request.getfixturevalue(request.param), tmp_path)
+
+
+def _on_server(server: Server, folder: Path) -> Iterator[Farm]:
+    made = Farm(server.new_database(), folder)
     yield made
     _stop(made)
     server.drop(made.url)
@@ -146,7 +227,13 @@ def sqlite_farm(tmp_path: Path) -> Iterator[Farm]:
 
 @pytest.fixture
 def postgresql_farm(postgresql: Server, tmp_path: Path) -> Iterator[Farm]:
-    made = Farm(postgresql.new_database(), tmp_path)
-    yield made
-    _stop(made)
-    postgresql.drop(made.url)
+    yield from _on_server(postgresql, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def faketime() -> Path:
+    """The library that gives a process another clock."""
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not found:
+        leave_out("libfaketime is missing: apt-get install faketime")
+    return found[0]

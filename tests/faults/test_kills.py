@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
 import os
 import signal
 import subprocess
@@ -13,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Farm, wait_for
+from hpo.study.leases import MOST_LOST
+from tests.conftest import wait_for
+from tests.faults.conftest import Farm
 from tests.faults.fake import fake_spec
 
 pytestmark = pytest.mark.slow
@@ -24,10 +28,18 @@ SLOW = {"builder": "fake:fake", "args": {"seconds": 0.3}}
 def test_row_01_one_worker_killed_in_the_middle_of_a_trial(farm: Farm) -> None:
     farm.submit(fake_spec())
     first, *_ = farm.workers(4)
-    wait_for(lambda: farm.reports() >= 10)
-    first.kill()
+    held = farm.kill_in_a_trial(first)
+    where = f"FROM hpo_slots WHERE slot = {held.slot}"
+    [(claimed_before,)] = wait_for(
+        lambda: farm.query(f"SELECT expires_at - 3.0 {where} AND token > {held.token}") or None
+    )
+    # Not before the lease had run out, by the database's own clock.
+    assert claimed_before >= held.expires_at
     farm.leave()
     farm.check_end(interruptions=1)
+    assert farm.query(f"SELECT token, lost {where}") == [(held.token + 1, 0)]
+    before, after = farm.epochs_of(held)
+    assert held.reported < after[0] <= max(before) + 1
 
 
 def test_row_02_all_workers_killed_and_started_again(farm: Farm) -> None:
@@ -73,6 +85,23 @@ def test_row_03_killed_between_two_writes_of_one_step(farm: Farm, statement: str
     farm.check_end(interruptions=1)
 
 
+def test_row_06_the_one_who_takes_over_is_killed_in_its_claim(farm: Farm) -> None:
+    farm.submit(fake_spec(search={"trials": 1, "sampler": "random"}))
+    held = farm.kill_in_a_trial(farm.worker())
+    second = farm.worker("--die-at", "UPDATE hpo_slots SET state")
+    second.communicate(timeout=60)
+    assert second.returncode == -signal.SIGKILL
+    slot = "SELECT token, state, lost FROM hpo_slots"
+    assert farm.query(slot) == [(held.token, "leased", 0)]
+    farm.workers(4)
+    farm.leave()
+    farm.check_end(interruptions=1)
+    # The claim of the one who was killed has never been; then one took over, exactly one.
+    assert farm.query(slot) == [(held.token + 1, "done", 0)]
+    before, after = farm.epochs_of(held)
+    assert held.reported < after[0] <= max(before) + 1
+
+
 @pytest.mark.long
 def test_row_06_the_one_who_takes_over_is_killed_too(farm: Farm) -> None:
     farm.submit(fake_spec(search={"trials": 3, "sampler": "random"}, model=SLOW))
@@ -85,6 +114,7 @@ def test_row_06_the_one_who_takes_over_is_killed_too(farm: Farm) -> None:
     farm.workers(3)
     farm.leave()
     farm.check_end(interruptions=2)
+    assert farm.query("SELECT sum(token) FROM hpo_slots") == [(3 + 2,)]
 
 
 def test_row_07_a_trial_that_kills_its_trainer(sqlite_farm: Farm) -> None:
@@ -96,9 +126,22 @@ def test_row_07_a_trial_that_kills_its_trainer(sqlite_farm: Farm) -> None:
     assert [number for number, state in rows if state == "FAIL"] == [2, 5]
     assert len(rows) == 8
     assert sqlite_farm.query("SELECT crashes FROM hpo_slots WHERE number IN (2, 5)") == [(3,), (3,)]
-    reasons = sqlite_farm.query("SELECT value_json FROM trial_user_attributes WHERE key = 'reason'")
-    assert len(reasons) == 2
-    assert all("SIGKILL" in reason for (reason,) in reasons)
+    assert len(sqlite_farm.reasons()) == 2
+    assert all("SIGKILL" in reason for reason in sqlite_farm.reasons())
+
+
+def test_row_07_a_trial_that_kills_its_workers(farm: Farm) -> None:
+    model = {"builder": "fake:fake", "args": {"seconds": 0.01, "deadly_worker": [1, 3]}}
+    farm.submit(fake_spec(model=model, search={"trials": 6, "sampler": "random"}))
+    assert farm.keep_working(2, "--lease", "1") <= 2 * MOST_LOST
+    rows = farm.query("SELECT number, state FROM trials ORDER BY number")
+    assert len(rows) == 6
+    assert [number for number, state in rows if state != "COMPLETE"] == [1, 3]
+    slots = farm.query("SELECT lost, state FROM hpo_slots WHERE number IN (1, 3)")
+    assert slots == [(MOST_LOST, "done")] * 2
+    assert len(farm.reasons()) == 2
+    assert all("the worker died 5 times in a row" in reason for reason in farm.reasons())
+    assert {trial for trial, _ in farm.epochs_run()} == {0, 2, 4, 5}
 
 
 def test_row_15_a_worker_suspended_for_longer_than_its_lease(postgresql_farm: Farm) -> None:
@@ -147,14 +190,72 @@ def test_row_16_told_twice_it_ends_at_once(sqlite_farm: Farm) -> None:
     assert worker.wait(timeout=10) == 130
 
 
-def test_row_17_time_zones_do_not_matter(postgresql_farm: Farm) -> None:
-    farm = postgresql_farm
+# Far shorter than the clocks are wrong, and longer than a busy machine holds a worker up.
+_LONG = ("--lease", "60")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Clock:
+    zone: str
+    offset: str
+
+
+_CLOCKS = [
+    _Clock("UTC", "+0"),
+    _Clock("Asia/Tokyo", "+2d"),
+    _Clock("America/Los_Angeles", "-3h"),
+    _Clock("Pacific/Kiritimati", "-400d"),
+]
+
+
+def test_row_17_clocks_and_time_zones_do_not_matter(server_farm: Farm, faketime: Path) -> None:
+    farm = server_farm
     farm.submit(fake_spec())
-    for zone in ("UTC", "Asia/Tokyo", "America/Los_Angeles", "Pacific/Kiritimati"):
-        farm.worker(TZ=zone)
+    begun = _utc_now()
+    for clock in _CLOCKS:
+        farm.worker(*_LONG, TZ=clock.zone, FAKETIME=clock.offset, **_faked(faketime))
     farm.leave()
+    _check_real_times(farm, begun)
     farm.check_end(interruptions=0)
     assert farm.query("SELECT max(token) FROM hpo_slots") == [(1,)]
+
+
+def test_row_17_clocks_that_jump_do_not_matter(
+    server_farm: Farm, faketime: Path, tmp_path: Path
+) -> None:
+    farm = server_farm
+    farm.submit(fake_spec())
+    begun, now = _utc_now(), tmp_path / "now"
+    now.write_text("+0\n")
+    jumping = {"FAKETIME_TIMESTAMP_FILE": str(now), "FAKETIME_NO_CACHE": "1"}
+    for _ in range(2):
+        farm.worker(*_LONG, **jumping, **_faked(faketime))
+    farm.workers(2, *_LONG)
+    for jump in ("+2d", "-5h", "+0"):
+        before = farm.reports()
+        now.write_text(f"{jump}\n")
+        wait_for(lambda before=before: farm.reports() >= before + 8)
+    farm.leave()
+    _check_real_times(farm, begun)
+    farm.check_end(interruptions=0)
+    assert farm.query("SELECT max(token) FROM hpo_slots") == [(1,)]
+
+
+def _faked(library: Path) -> dict[str, str]:
+    # Waiting goes by the monotonic clock, which no change of the time moves.
+    return {"LD_PRELOAD": str(library), "DONT_FAKE_MONOTONIC": "1"}
+
+
+def _utc_now() -> datetime.datetime:
+    # Optuna's columns on MySQL hold whole seconds.
+    return datetime.datetime.now(datetime.UTC).replace(tzinfo=None, microsecond=0)
+
+
+def _check_real_times(farm: Farm, begun: datetime.datetime) -> None:
+    """Every trial began and ended after `begun` and before now, as Optuna keeps it."""
+    ended = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+    for start, complete in farm.query("SELECT datetime_start, datetime_complete FROM trials"):
+        assert begun <= start <= complete <= ended
 
 
 @pytest.mark.long

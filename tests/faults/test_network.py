@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from tests.faults.conftest import Farm, wait_for
+from tests.conftest import wait_for
+from tests.faults.conftest import Farm
 from tests.faults.fake import fake_spec
 from tests.faults.proxy import Proxy
 from tests.servers import Server

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.faults.conftest import Farm, wait_for
+from tests.conftest import wait_for
+from tests.faults.conftest import Farm
 from tests.faults.fake import fake_spec
 from tests.servers import Server
 

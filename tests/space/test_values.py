@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from hpo.errors import BuilderError
 from hpo.space import SpaceError, Values
 from hpo.space.values import in_words
 from hpo.spec.models import Parameter, Scalar, SpaceEntry
@@ -357,3 +358,15 @@ def test_base_name_of_the_repeated_is_a_name_of_its_own() -> None:
 )
 def test_ranges_in_words(declared: Parameter, words: str) -> None:
     assert in_words(declared) == words
+
+
+@pytest.mark.parametrize("name", ["x" * 513, "", " x", "x ", "x\n", "nul\0", "\ud800"])
+def test_names_that_not_every_database_can_hold(name: str) -> None:
+    values = Values({}, {}, Suggestions({name: 0.5}))
+    with pytest.raises(BuilderError, match=r"a parameter (named|with a name of 513 characters)"):
+        values.take(name, a_float(), None)
+
+
+def test_long_and_strange_names_are_taken() -> None:
+    for name in ("x" * 512, "a b", "\u00fcnits[kind=mlp ]", "\U0001f40d"):
+        assert Values({}, {}, Suggestions({name: 0.5})).take(name, a_float(), None) == 0.5

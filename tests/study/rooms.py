@@ -1,9 +1,8 @@
-"""What the tests of the study room build on: a small spec, a study, races, waiting."""
+"""What the tests of the study room build on: a small spec, a study, races."""
 
 from __future__ import annotations
 
 import multiprocessing
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -65,17 +64,6 @@ def rows(database: Database, table: sa.Table) -> list[dict[str, Any]]:
     query = sa.select(table).order_by(*table.primary_key.columns)
     found = database.read(lambda connection: connection.execute(query).mappings().all())
     return [dict(row) for row in found]
-
-
-def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """The first true value of `condition`."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.01)
-    raise AssertionError(f"waited {seconds} s in vain")
 
 
 def context() -> Any:

@@ -15,8 +15,9 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from hpo.errors import StorageError, StudyNotFoundError, UsageError
 from hpo.study.database import Database, is_transient, make_engine, masked, parse_url
 from hpo.study.studies import create_schema, study_names
+from tests.conftest import wait_for
 from tests.servers import Open, Server
-from tests.study.rooms import new_study, until
+from tests.study.rooms import new_study
 
 NASTY = "p{0}@a:b/c%d"
 
@@ -94,16 +95,16 @@ def test_password_with_special_characters_opens_postgresql(
     wrong = sa.make_url(url).set(username=role, password=f"{password}!")
     right = wrong.set(password=password)
 
-    def refusal() -> str:
+    def refusal() -> str | None:
         # The server reads its new rules a little after it was told to.
         database = opened(wrong.render_as_string(hide_password=False))
         with suppress(StorageError):
-            return str(database.read(lambda connection: ""))
+            return database.read(lambda connection: None)
         with pytest.raises(StorageError) as caught:
             database.read(lambda connection: connection.execute(sa.select(1)))
         return str(caught.value)
 
-    words = until(refusal)
+    words = wait_for(refusal)
     assert "authentication failed" in words
     assert password not in words
     database = opened(right.render_as_string(hide_password=False))

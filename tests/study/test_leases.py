@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import signal
@@ -14,8 +15,18 @@ import sqlalchemy as sa
 from hpo.errors import LeaseLostError
 from hpo.study import tables as t
 from hpo.study.database import Database, T, Work
-from hpo.study.leases import Lease, NoSlot, Outcome, Slots, TrialWrites, release_worker
+from hpo.study.leases import (
+    MOST_LOST,
+    Lease,
+    NoSlot,
+    Outcome,
+    Slots,
+    TrialWrites,
+    release_worker,
+)
 from hpo.study.studies import StudyRecord, open_study, resume_study, stop_study
+from hpo.study.workers import worker_name
+from tests.conftest import wait_for
 from tests.servers import Open, Plain
 from tests.study.rooms import (
     LONG,
@@ -26,7 +37,6 @@ from tests.study.rooms import (
     race,
     rows,
     slots_of,
-    until,
 )
 
 COMPLETE = Outcome("COMPLETE", 0.5)
@@ -141,7 +151,7 @@ def test_time_lets_a_lease_run_out(database: Database) -> None:
     record = new_study(database, trials=1)
     lease = claimed(slots_of(database, record, "a", seconds=0.2))
     other = slots_of(database, record, "b")
-    taken = until(lambda: isinstance(found := other.claim(), Lease) and found)
+    taken = wait_for(lambda: isinstance(found := other.claim(), Lease) and found)
     assert (taken.trial_id, taken.token) == (lease.trial_id, 2)
 
 
@@ -347,6 +357,105 @@ def test_failure_may_hold_any_text(database: Database) -> None:
     assert slots.claim() is NoSlot.STOPPED
 
 
+# Trials that kill their workers.
+
+
+def _lose(database: Database, record: StudyRecord, how: str, times: int) -> Lease:
+    """So many workers die with the lease on slot 0; the last one's."""
+    for index in range(times):
+        name = f"{how}-{index}"
+        lease = claimed(slots_of(database, record, name))
+        assert lease.slot == 0
+        if how == "expired":
+            expire(database, lease)
+        else:
+            release_worker(database, record.study_id, name)
+            release_worker(database, record.study_id, name)
+    return lease
+
+
+@pytest.mark.parametrize("how", ["expired", "given_back"])
+def test_a_trial_that_kills_its_workers_fails(how: str, database: Database) -> None:
+    record = new_study(database)
+    lost = _lose(database, record, how, MOST_LOST)
+    lease = claimed(slots_of(database, record, "heir"))
+    assert (lease.slot, lease.number, lease.resumed) == (1, 1, False)
+    slot = rows(database, t.hpo_slots)[0]
+    reason = "lost: the worker died 5 times in a row during this trial without finishing an epoch"
+    assert (slot["state"], slot["lost"], slot["failure"]) == ("done", MOST_LOST, reason)
+    assert slot["finished_at"] is not None
+    assert [trial["state"] for trial in rows(database, t.trials)] == ["FAIL", "RUNNING"]
+    assert rows(database, t.trials)[0]["datetime_complete"] is not None
+    (attribute,) = rows(database, t.trial_user_attributes)
+    assert (attribute["trial_id"], attribute["key"]) == (lost.trial_id, "reason")
+    assert json.loads(attribute["value_json"]) == reason
+    with pytest.raises(LeaseLostError):
+        slots_of(database, record, "revived").write(lost, _some_writes(), COMPLETE)
+
+
+def test_the_last_trial_may_kill_its_workers_too(database: Database) -> None:
+    record = new_study(database, trials=1)
+    _lose(database, record, "given_back", MOST_LOST)
+    assert slots_of(database, record, "heir").claim() is NoSlot.FINISHED
+
+
+@pytest.mark.parametrize("how", ["expired", "given_back"])
+def test_lost_leases_do_not_count_while_epochs_are_reported(how: str, database: Database) -> None:
+    record = new_study(database, trials=1)
+    for epoch in range(1, 4):
+        _lose(database, record, how, MOST_LOST - 1)
+        alive = slots_of(database, record, f"alive-{epoch}")
+        lease = claimed(alive)
+        alive.write(lease, TrialWrites(values={epoch: 0.1}))
+        assert rows(database, t.hpo_slots)[0]["lost"] == 0
+        alive.release(lease)
+
+
+def test_what_is_no_epoch_leaves_the_count(database: Database) -> None:
+    record = new_study(database, trials=1)
+    _lose(database, record, "expired", 2)
+    slots = slots_of(database, record)
+    lease = claimed(slots)
+    slots.write(lease, TrialWrites(user_attrs={"host": "x"}))
+    slots.renew(lease)
+    assert slots.record_failure(lease, "crashes", 3)
+    assert rows(database, t.hpo_slots)[0]["lost"] == 2
+
+
+def test_leases_given_back_by_their_worker_do_not_count(database: Database) -> None:
+    record = new_study(database, trials=1)
+    for index in range(2 * MOST_LOST):
+        slots = slots_of(database, record, f"leaves-{index}")
+        slots.release(claimed(slots))
+    assert rows(database, t.hpo_slots)[0]["lost"] == 0
+
+
+def test_own_lost_claim_counts_once(prepared_url: str, opened: Open) -> None:
+    database = opened(prepared_url)
+    record = new_study(database)
+    _lose(database, record, "expired", 1)
+    forgetful = _Forgetful(prepared_url)
+    lease = claimed(slots_of(forgetful, record, "heir"))
+    assert (lease.slot, lease.token) == (0, 3)
+    assert rows(database, t.hpo_slots)[0]["lost"] == 1
+    forgetful.close()
+
+
+def test_trials_that_kill_their_workers_stop_the_study(database: Database) -> None:
+    record = new_study(database, trials=4)
+    slots = slots_of(database, record)
+    for _ in range(2):
+        for _ in range(MOST_LOST):
+            expire(database, claimed(slots_of(database, record, worker_name())))
+        found = slots.claim(most_alike=2)
+        if isinstance(found, Lease):
+            slots.release(found)
+    assert found is NoSlot.STOPPED
+    reason = open_study(database, "digits").reason
+    assert reason is not None
+    assert reason.startswith("the last 2 trials failed alike: lost: the worker died 5 times")
+
+
 # The time limit of the study.
 
 
@@ -390,7 +499,7 @@ def test_short_deadline_passes_by_itself(database: Database) -> None:
             slots.write(found, TrialWrites(), COMPLETE)
         return found in (NoSlot.STOPPED, NoSlot.FINISHED)
 
-    until(claim)
+    wait_for(claim)
 
 
 # Trouble from outside.
@@ -416,7 +525,7 @@ def test_killed_process_leaves_no_orphan(prepared_url: str, opened: Open) -> Non
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     slots = slots_of(database, record, "heir")
-    lease = until(lambda: isinstance(found := slots.claim(), Lease) and found)
+    lease = wait_for(lambda: isinstance(found := slots.claim(), Lease) and found)
     assert (lease.trial_id, lease.number, lease.token) == (trial_id, number, 2)
     assert lease.resumed
     slots.write(lease, TrialWrites(), COMPLETE)

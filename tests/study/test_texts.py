@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import optuna
 import pytest
-from optuna.distributions import FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from hpo.study.database import Database
 from hpo.study.leases import Outcome
@@ -14,7 +14,7 @@ from tests.servers import Plain
 from tests.study.rooms import claimed, make_spec, new_study, slots_of
 
 RANGE = FloatDistribution(0.0, 1.0)
-NAMES = ("units", "Units", "UNITS", "\u00fcnits", "u\u0308nits", "\U0001f40d")
+NAMES = ("units", "Units", "UNITS", "\u00fcnits", "u\u0308nits", "\U0001f40d", "x" * 512)
 
 
 def test_studies_may_differ_by_case(database: Database) -> None:
@@ -26,7 +26,9 @@ def test_studies_may_differ_by_case(database: Database) -> None:
 
 
 @pytest.mark.parametrize("kind", ["params", "user_attrs"])
-def test_names_may_differ_by_case_and_accents(kind: str, database: Database, plain: Plain) -> None:
+def test_row_23_names_may_differ_by_case_and_accents(
+    kind: str, database: Database, plain: Plain
+) -> None:
     record = new_study(database)
     slots, storage = slots_of(database, record), StudyStorage(database, record)
     lease = claimed(slots)
@@ -43,7 +45,21 @@ def test_names_may_differ_by_case_and_accents(kind: str, database: Database, pla
     assert getattr(theirs.trials[0], kind) == expected
 
 
-def test_megabytes_come_back(database: Database) -> None:
+def test_row_23_choices_may_differ_by_case_and_blanks(database: Database, plain: Plain) -> None:
+    choices = ("relu", "Relu", "RELU", "relu ", " relu", "")
+    record = new_study(database, trials=len(choices))
+    slots, storage = slots_of(database, record), StudyStorage(database, record)
+    for index in range(len(choices)):
+        lease = claimed(slots)
+        storage.hold(lease)
+        storage.set_trial_param(lease.trial_id, "act", index, CategoricalDistribution(choices))
+        storage.finish(slots, Outcome("COMPLETE", 0.5))
+    theirs = optuna.load_study(study_name=record.name, storage=plain(database))
+    for trials in (StudyStorage(database, record).get_all_trials(0), theirs.trials):
+        assert [trial.params["act"] for trial in trials] == list(choices)
+
+
+def test_row_23_megabytes_come_back(database: Database) -> None:
     record = new_study(database)
     slots, storage = slots_of(database, record), StudyStorage(database, record)
     lease = claimed(slots)

@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,15 +17,9 @@ from hpo.worker import trainers as trainers_module
 from hpo.worker.forkserver import ForkServer
 from hpo.worker.messages import Call
 from hpo.worker.trainers import Trainer, TrainerDiedError, Trainers
+from tests.conftest import wait_for
 
 pytestmark = pytest.mark.keras
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ import numpy as np
 from hpo.data import DataSignature, Part, SearchData
 from hpo.errors import BuilderError, HpoError
 from hpo.space import SpaceError, Suggest
+from hpo.space.mirrors import is_mirrored
 from hpo.spec import StudySpec
 from hpo.spec.models import (
     TRAINING_PARAMETERS,
@@ -194,9 +195,13 @@ def _check_sampler(spec: StudySpec, suggested: dict[str, Parameter]) -> list[Stu
     path = ("search", "sampler", "search_space")
     lacks = "the grid lacks {!r}, which the builder asks for: add it, or fix it in space"
     idle = "the grid has {!r}, which is never sampled: leave it out"
-    return [StudyProblem(path, lacks.format(name)) for name in suggested if name not in grid] + [
-        StudyProblem((*path, name), idle.format(name)) for name in grid if name not in suggested
-    ]
+    scale = "a grid can't hold {!r}, whose scale is reversed: narrow it in space without reverse"
+    reversed_ = [name for name, parameter in suggested.items() if is_mirrored(parameter)]
+    return (
+        [StudyProblem(path, scale.format(name)) for name in reversed_]
+        + [StudyProblem(path, lacks.format(name)) for name in suggested if name not in grid]
+        + [StudyProblem((*path, name), idle.format(name)) for name in grid if name not in suggested]
+    )
 
 
 def _check_metric(spec: StudySpec, metrics: tuple[str, ...]) -> list[StudyProblem]:

@@ -221,7 +221,10 @@ def _fixed(task: ExportTask, built: TrialModel) -> dict[str, Scalar]:
     (`when`) kept them out of the trial; a builder asks for its own ones in any case.
     """
     declared, space = built.values.declared, task.spec.space
+    # A HyperModel's own `fit` has asked for the others.
     return {
+        name: value for name, value in task.params.items() if name not in built.values.taken
+    } | {
         name: value
         for name, value in built.values.taken.items()
         if isinstance(value, Scalar)

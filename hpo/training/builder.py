@@ -34,11 +34,14 @@ class Builder:
         name: As the study file says it.
         source_hash: Of the module that the study file names and of the one that defines the
             builder; not of what these import.
+        own_fit: The `fit` of a HyperModel that overrides KerasTuner's; it takes `hp` and the model
+            first.
     """
 
     name: str
     source_hash: str
     _build: Callable[[Any], Any]
+    own_fit: Callable[..., Any] | None = None
 
     def build(self, hp: Any) -> keras.Model:
         """A new model for the values of `hp`.
@@ -69,18 +72,25 @@ def load_builder(spec: ModelSpec, signature: DataSignature, project: Path) -> Bu
     target = getattr(module, name, None)
     if target is None:
         raise BuilderError(f"the module {module_name} has no {name!r}{_hint(name, dir(module))}")
-    build = _bind(target, spec, _facts(signature))
-    return Builder(spec.builder, _source_hash(module, target), build)
+    build, own_fit = _bind(target, spec, _facts(signature))
+    return Builder(spec.builder, _source_hash(module, target), build, own_fit)
 
 
 def describe(error: BaseException) -> str:
     """An error that came out of the user's code: kind, message and the deepest line of that code.
 
-    Keras colours its messages for a terminal; the colours are taken out.
+    Keras colours its messages for a terminal; the colours are taken out. A download that failed is
+    named as such: pretrained weights are fetched where nobody sees it.
     """
     frames = [frame for frame in extract_tb(error.__traceback__) if _is_users(frame.filename)]
     place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {_COLOUR.sub('', str(error))}{place}"
+    text = _COLOUR.sub("", str(error))
+    # Keras's words.
+    if "URL fetch failure" in text:
+        place += (
+            "; it downloads a file, pretrained weights perhaps, which can't be reached from here"
+        )
+    return f"{type(error).__name__}: {text}{place}"
 
 
 def _is_users(filename: str) -> bool:
@@ -126,8 +136,10 @@ def _facts(signature: DataSignature) -> dict[str, Any]:
     }
 
 
-def _bind(target: Any, spec: ModelSpec, facts: Mapping[str, Any]) -> Callable[[Any], Any]:
-    """A callable of `hp` alone."""
+def _bind(
+    target: Any, spec: ModelSpec, facts: Mapping[str, Any]
+) -> tuple[Callable[[Any], Any], Callable[..., Any] | None]:
+    """A callable of `hp` alone, and the HyperModel's own `fit` if it has one."""
     accepted: set[str] = set()
     if inspect.isclass(target):
         if issubclass(target, keras.Model):
@@ -138,11 +150,10 @@ def _bind(target: Any, spec: ModelSpec, facts: Mapping[str, Any]) -> Callable[[A
         raise BuilderError(
             f"{spec.builder} must be a function or a HyperModel, received {type(target).__name__}"
         )
-    _refuse_own_fit(target, spec.builder)
     kwargs = _pick(_declared_build(target), spec, facts, accepted, skip=1)
     _check_args(spec, accepted)
     build = getattr(target, "build", target)
-    return lambda hp: build(hp, **kwargs)
+    return lambda hp: build(hp, **kwargs), _own_fit(target)
 
 
 def _constructed(kind: type, name: str, kwargs: dict[str, Any]) -> Any:
@@ -159,14 +170,11 @@ def _declared_build(target: Any) -> Callable[..., Any]:
     return target._build if wrapped is not None and build == wrapped else build
 
 
-def _refuse_own_fit(target: Any, name: str) -> None:
-    fit = getattr(type(target), "fit", None)
-    if isinstance(target, keras_tuner.HyperModel) and fit is not keras_tuner.HyperModel.fit:
-        raise BuilderError(
-            f"{name} brings a `fit` of its own, which the trainer would not call; expected a "
-            "HyperModel with `build` alone: move what `fit` does into the model's `train_step`, "
-            "and batch size, epochs and callbacks into `space:` and `training:` of the study file"
-        )
+def _own_fit(target: Any) -> Callable[..., Any] | None:
+    if not isinstance(target, keras_tuner.HyperModel):
+        return None
+    fit: Callable[..., Any] = target.fit
+    return None if getattr(fit, "__func__", fit) is keras_tuner.HyperModel.fit else fit
 
 
 def _pick(

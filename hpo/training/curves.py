@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,7 +23,7 @@ def write_curve(progress: Progress, objective: Objective, folder: Path, title: s
         writer = csv.writer(file)
         writer.writerow(["epoch", *progress.history[0]])
         for epoch, logs in enumerate(progress.history, start=1):
-            writer.writerow([epoch, *logs.values()])
+            writer.writerow([epoch, *(logs.get(name, "") for name in progress.history[0])])
     _draw(progress, objective, title).savefig(picture)
     return [picture, table]
 
@@ -51,7 +52,8 @@ def _curve(axes: object, progress: Progress, name: str) -> None:
     epochs = range(1, progress.epoch + 1)
     for key, words in ((name, "train"), (f"val_{name}", "validation")):
         if key in progress.history[0]:
-            values = [logs[key] for logs in progress.history]
+            # A HyperModel's own `fit` may change the metrics on the way.
+            values = [logs.get(key, math.nan) for logs in progress.history]
             axes.plot(epochs, values, marker=".", label=words)  # type: ignore[attr-defined]
     axes.set_xlabel("epoch")  # type: ignore[attr-defined]
     axes.set_ylabel(name)  # type: ignore[attr-defined]

@@ -35,6 +35,7 @@ from hpo.spec.models import (
 from hpo.training.builder import describe
 from hpo.training.compiling import SettingError, check_output, wants_probabilities
 from hpo.training.findings import Preflight, StudyProblem
+from hpo.training.own_fit import dry_fit
 from hpo.training.trial import Bench, TrialModel, build_model, make_runner, prepare
 
 _PROBES = 12
@@ -56,8 +57,8 @@ def check_study(spec: StudySpec, project: Path) -> Preflight:
     try:
         suggested: dict[str, Parameter] = {}
         first = _build(bench, _noting(suggested, _lowest))
-        problems += _without_effect(bench, first)
         metrics = _one_epoch(bench, first)
+        problems += _without_effect(bench, first)
         _check_savable(bench, first)
         problems += _check_metric(spec, metrics)
         parameters, asked = _ask_around(bench, first, suggested)
@@ -92,11 +93,13 @@ def _build(bench: Bench, suggest: Suggest) -> TrialModel:
 def _one_epoch(bench: Bench, built: TrialModel) -> tuple[str, ...]:
     """The names that an epoch reports, found by training on a few rows."""
     name, signature = bench.spec.model.builder, bench.data.signature
-    few = Bench(bench.spec, _few_rows(bench.data), bench.builder)
+    few = Bench(bench.spec, few_rows(bench.data), bench.builder)
     try:
         outputs = built.model(few.data.train.x, training=False)
         check_output(outputs, signature, name)
         _check_probabilities(built.model, outputs, signature, name)
+        if bench.builder.own_fit is not None:
+            return dry_fit(few, built)
         runner = make_runner(few, built)
         order = np.arange(len(few.data.train.x), dtype=np.int32)
         return (*runner.train(order), *runner.evaluate())
@@ -119,7 +122,8 @@ def _check_savable(bench: Bench, built: TrialModel) -> None:
         ) from error
 
 
-def _few_rows(data: SearchData) -> SearchData:
+def few_rows(data: SearchData) -> SearchData:
+    """Enough to take a step with."""
     train, validation = (
         Part(part.x[:_ROWS], part.y[:_ROWS]) for part in (data.train, data.validation)
     )
@@ -147,7 +151,9 @@ def _without_effect(bench: Bench, first: TrialModel) -> list[StudyProblem]:
         f"the builder {bench.spec.model.builder} compiles its model and does not ask for {{!r}}, "
         "so it would change nothing; return the model uncompiled, or read it with hp.get"
     )
-    return [StudyProblem(("space", name), words.format(name)) for name in sorted(first.unused)]
+    # A HyperModel's own `fit` may have read it after the model was built.
+    idle = sorted(first.unused - set(first.hp.values))
+    return [StudyProblem(("space", name), words.format(name)) for name in idle]
 
 
 def _ask_around(
@@ -161,6 +167,8 @@ def _ask_around(
             break
         suggest = _highest if probe == 0 else _drawn(draw)
         built = _build(bench, _noting(suggested, suggest))
+        if bench.builder.own_fit is not None:
+            _one_epoch(bench, built)
         parameters |= built.values.declared
         asked |= built.values.asked
     return parameters, asked

@@ -205,6 +205,25 @@ def submit(file: Path, project: Path, storage: str | None) -> None:
     say(f"{record.trials} trials; start workers with: hpo worker {record.name}")
 
 
+@cli.command("import-kerastuner")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, resolve_path=True))
+@click.argument("file", type=click.Path(path_type=Path))
+@_project_option
+@_storage_option
+def import_kerastuner(folder: Path, file: Path, project: Path, storage: str | None) -> None:
+    """Submit the study FILE with what the KerasTuner project in DIR has found out."""
+    from hpo.launch.importing import import_project, in_words
+
+    with _trainers() as trainers:
+        done = import_project(folder, file, _url(storage, project), project, trainers, warn)
+    click.echo(done.record.name)
+    before = done.fitting - done.added
+    say(f"{done.added} of {done.found} trials imported" + (f", {before} before" if before else ""))
+    for line in in_words(done.left_out):
+        say(f"left out {line}")
+    say(f"{done.record.trials} trials to run; start workers with: hpo worker {done.record.name}")
+
+
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @_project_option

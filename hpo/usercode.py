@@ -42,7 +42,13 @@ def describe(error: BaseException) -> str:
     """
     frames = [frame for frame in extract_tb(error.__traceback__) if _is_users(frame.filename)]
     place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {_COLOUR.sub('', str(error))}{place}"
+    text = _COLOUR.sub("", str(error))
+    # Keras's words.
+    if "URL fetch failure" in text:
+        place += (
+            "; it downloads a file, pretrained weights perhaps, which can't be reached from here"
+        )
+    return f"{type(error).__name__}: {text}{place}"
 
 
 def hint(name: str, known: list[str]) -> str:

@@ -22,6 +22,7 @@ LEVELS = {
     "launch": 5,
     "watch": 5,
     "export": 5,
+    "kerastuner": 5,
     "console": 6,
     "cli": 7,
     "__main__": 8,
@@ -34,11 +35,14 @@ KERAS_MODULES = {
     "hpo.data.layers",
     "hpo.export.bundle",
     "hpo.export.predict",
+    "hpo.kerastuner",
     "hpo.space.hyperparameters",
     "hpo.training.builder",
     "hpo.training.compiling",
     "hpo.training.epochs",
+    "hpo.training.own_fit",
     "hpo.training.preflight",
+    "hpo.training.replay",
     "hpo.training.trial",
 }
 HEAVY = {"keras", "tensorflow", "keras_tuner"}

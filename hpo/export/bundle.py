@@ -35,11 +35,11 @@ from hpo.errors import HpoError
 from hpo.export.values import Bundle, ExportTask
 from hpo.spec import StudySpec, write_study_file
 from hpo.spec.models import Parameter, Scalar
-from hpo.training.builder import describe
 from hpo.training.checkpoints import Checkpoint, load_checkpoint
 from hpo.training.compiling import has_logits, targets_for
 from hpo.training.epochs import evaluate
 from hpo.training.trial import Bench, TrialModel, build_model, prepare
+from hpo.usercode import describe
 
 
 def write_bundle(task: ExportTask) -> Bundle:
@@ -219,7 +219,10 @@ def _fixed(task: ExportTask, built: TrialModel) -> dict[str, Scalar]:
     (`when`) kept them out of the trial; a builder asks for its own ones in any case.
     """
     declared, space = built.values.declared, task.spec.space
+    # A HyperModel's own `fit` has asked for the others.
     return {
+        name: value for name, value in task.params.items() if name not in built.values.taken
+    } | {
         name: value
         for name, value in built.values.taken.items()
         if isinstance(value, Scalar)

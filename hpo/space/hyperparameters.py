@@ -42,7 +42,7 @@ class TrialHyperParameters(keras_tuner.HyperParameters):
             return hyperparameter.value
         name, default = hyperparameter.name, hyperparameter.default
         if hyperparameter.conditions and not self._source.adds(name):
-            name = _qualified(hyperparameter)
+            name = qualified(hyperparameter)
         known = name in self._source.taken or self._source.adds(name)
         if self._is_copy and not known:
             return default
@@ -68,17 +68,20 @@ def parameter_of(hyperparameter: Any) -> Parameter:
 
     KerasTuner counts steps up from the low end and may stop short of the high end; Optuna would
     include it, so the high end is the last value that KerasTuner reaches. Steps on a log scale
-    become choices. `reverse_log` is sampled evenly: Optuna has no such scale.
+    become choices.
     """
     if isinstance(hyperparameter, kt.Boolean):
         return BoolParameter(type="bool")
     if isinstance(hyperparameter, kt.Choice):
-        return CategoricalParameter(type="categorical", choices=tuple(hyperparameter.values))
+        # KerasTuner lets a choice stand twice; Optuna would take the first for both.
+        choices = tuple(dict.fromkeys(hyperparameter.values))
+        return CategoricalParameter(type="categorical", choices=choices)
     return _numeric(hyperparameter)
 
 
 def _numeric(hyperparameter: Any) -> Parameter:
-    log = hyperparameter.sampling == "log"
+    reverse = hyperparameter.sampling == "reverse_log"
+    log = reverse or hyperparameter.sampling == "log"
     low, high, step = hyperparameter.min_value, hyperparameter.max_value, hyperparameter.step
     whole = isinstance(hyperparameter, kt.Int)
     if step is not None and hyperparameter.sampling != "linear":
@@ -86,11 +89,15 @@ def _numeric(hyperparameter: Any) -> Parameter:
     if whole:
         step = int(step or 1)
         last = int(low) + (int(high) - int(low)) // step * step
-        return IntParameter(type="int", low=int(low), high=last, log=log, step=step)
+        return IntParameter(
+            type="int", low=int(low), high=last, log=log, reverse=reverse, step=step
+        )
     if step is not None:
         # Rounded, or Optuna would warn of an end that is a hair off its last step.
         high = float(f"{low + step * math.floor((high - low) // step):.12g}")
-    return FloatParameter(type="float", low=float(low), high=float(high), log=log, step=step)
+    return FloatParameter(
+        type="float", low=float(low), high=float(high), log=log, reverse=reverse, step=step
+    )
 
 
 def _steps(hyperparameter: Any, whole: bool) -> tuple[int | float, ...]:
@@ -102,7 +109,10 @@ def _steps(hyperparameter: Any, whole: bool) -> tuple[int | float, ...]:
     return tuple(round(value) if whole else float(value) for value in values)
 
 
-def _qualified(hyperparameter: Any) -> str:
+def qualified(hyperparameter: Any) -> str:
+    """The name in the study: with its conditions, if it has any."""
+    if not hyperparameter.conditions:
+        return str(hyperparameter.name)
     conditions = ",".join(
         f"{condition.name}={'|'.join(map(str, condition.values))}"
         for condition in hyperparameter.conditions

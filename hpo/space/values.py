@@ -79,7 +79,13 @@ class Values:
         return self.taken[name]
 
     def training(self, name: str) -> Any:
-        """The value of one of the trainer's own parameters."""
+        """The value of one of the trainer's own parameters.
+
+        One that the study file leaves to its default may still be declared: by a HyperModel's own
+        `fit`, which comes later.
+        """
+        if name not in self.taken and not self.adds(name):
+            return self._defaults[name]
         return self.take(name, None, self._defaults[name])
 
     def adds(self, name: str) -> bool:
@@ -167,12 +173,13 @@ def _check_fits(key: str, entry: SpaceEntry, declared: Parameter) -> None:
             key, f"expected {in_words(declared)} as the builder, received {entry.type}"
         )
     for value in outside:
-        if not _fits(value, declared):
+        if not fits(value, declared):
             words = f"expected {in_words(declared)} as the builder, received {value!r}"
             raise SpaceError(key, words)
 
 
-def _fits(value: Any, declared: Parameter) -> bool:
+def fits(value: Any, declared: Parameter) -> bool:
+    """Whether the value has the parameter's kind and lies in its range, steps aside."""
     if isinstance(declared, BoolParameter):
         return isinstance(value, bool)
     if isinstance(declared, CategoricalParameter):

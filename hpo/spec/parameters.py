@@ -35,6 +35,9 @@ class FloatParameter(_Sampled):
     low: float = Field(description="The smallest value.")
     high: float = Field(description="The largest value.")
     log: bool = Field(False, description="Sample the logarithm; low must be above 0.")
+    reverse: bool = Field(
+        False, description="With log: the fine steps lie at the high end, not at the low one."
+    )
     step: float | None = Field(
         None, gt=0, description="Only low, low + step, low + 2 step and so on."
     )
@@ -42,6 +45,7 @@ class FloatParameter(_Sampled):
     @model_validator(mode="after")
     def _is_a_range(self) -> FloatParameter:
         _check_range(self.low, self.high, self.log, self.step is not None)
+        _check_reverse(self.reverse, self.log)
         return self
 
 
@@ -52,11 +56,15 @@ class IntParameter(_Sampled):
     low: int = Field(description="The smallest value.")
     high: int = Field(description="The largest value.")
     log: bool = Field(False, description="Sample the logarithm; low must be above 0.")
+    reverse: bool = Field(
+        False, description="With log: the fine steps lie at the high end, not at the low one."
+    )
     step: int = Field(1, ge=1, description="Only low, low + step, low + 2 step and so on.")
 
     @model_validator(mode="after")
     def _is_a_range(self) -> IntParameter:
         _check_range(self.low, self.high, self.log, self.step != 1)
+        _check_reverse(self.reverse, self.log)
         return self
 
 
@@ -96,3 +104,8 @@ def _check_range(low: float, high: float, log: bool, stepped: bool) -> None:
         raise ValueError(f"low must be above 0 on a log scale, received {low}")
     if log and stepped:
         raise ValueError("log and step can't be combined: leave one of them out")
+
+
+def _check_reverse(reverse: bool, log: bool) -> None:
+    if reverse and not log:
+        raise ValueError("reverse goes with log: true")

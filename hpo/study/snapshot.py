@@ -227,14 +227,26 @@ def read_trial(connection: sa.Connection, trial_id: int) -> BestTrial:
         number=number,
         state=state,
         value=value,
-        params={p.param_name: _external(p.param_value, p.distribution_json) for p in params},
+        params=dict(_own(p.param_name, p.param_value, p.distribution_json) for p in params),
         attrs={a.key: json.loads(a.value_json) for a in attrs},
     )
 
 
-def _external(value: float, distribution_json: str) -> Any:
-    """What Optuna's distribution would make of its internal value, without importing Optuna."""
+def _own(stored_name: str, value: float, distribution_json: str) -> tuple[str, Any]:
+    """A parameter's name and value as the model was built with."""
+    # Here, because a status does without the packages that the space needs.
+    from hpo.space.mirrors import mirrored, own_name
+
     distribution = json.loads(distribution_json)
+    external, name = _external(value, distribution), own_name(stored_name)
+    if name is None:
+        return stored_name, external
+    attributes = distribution["attributes"]
+    return name, mirrored(external, attributes["low"], attributes["high"])
+
+
+def _external(value: float, distribution: dict[str, Any]) -> Any:
+    """What Optuna's distribution would make of its internal value, without importing Optuna."""
     if distribution["name"] == "CategoricalDistribution":
         return distribution["attributes"]["choices"][int(value)]
     return int(value) if distribution["name"] == "IntDistribution" else value

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
     from hpo.spec import StudySpec
 
-__all__ = ["OptionError", "check_strategies", "make_pruner", "make_sampler", "trial_seed"]
+__all__ = [
+    "OptionError",
+    "check_strategies",
+    "make_pruner",
+    "make_sampler",
+    "sampler_of",
+    "trial_seed",
+]
 
 _SAMPLERS = {
     "tpe": "TPESampler",
@@ -59,30 +66,36 @@ def check_strategies(spec: StudySpec) -> list[OptionError]:
 
 def make_sampler(spec: StudySpec, slot: int) -> BaseSampler:
     """The sampler of one slot: what it draws depends on the study's seed and the slot only."""
-    name, options = spec.search.sampler.type, spec.search.sampler.options
-    seed = trial_seed(spec.training.seed, slot)
+    sampler = spec.search.sampler
+    return sampler_of(sampler.type, sampler.options, spec.training.seed, slot)
+
+
+def sampler_of(name: str, options: dict[str, Any], study_seed: int, slot: int) -> BaseSampler:
+    """The sampler of that name for one slot of a study."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        sampler: BaseSampler = _sampler_class(name)(**_sampler_options(spec, options, seed))
+        options = _sampler_options(name, options, study_seed, trial_seed(study_seed, slot))
+        sampler: BaseSampler = _sampler_class(name)(**options)
         return sampler
 
 
-def _sampler_options(spec: StudySpec, options: dict[str, Any], seed: int) -> dict[str, Any]:
-    name = spec.search.sampler.type
+def _sampler_options(
+    name: str, options: dict[str, Any], study_seed: int, seed: int
+) -> dict[str, Any]:
     if name == "tpe":
         multivariate = options.get("multivariate", True)
         # group: without it conditional parameters fall silently out of the joint model.
         options = {"multivariate": multivariate, "group": multivariate, **options}
     if name == "grid":
         # Slots share one shuffled list of points, and each trial takes its own of them.
-        seed = trial_seed(spec.training.seed, 0)
+        seed = trial_seed(study_seed, 0)
     if name == "qmc":
         import optuna
 
         # Slots go along one sequence. Trials before it begins are drawn independently.
         options["independent_sampler"] = optuna.samplers.RandomSampler(seed=seed)
         options["warn_independent_sampling"] = False
-        seed = trial_seed(spec.training.seed, 0)
+        seed = trial_seed(study_seed, 0)
     return {**options, "seed": seed}
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hpo.spec import StudySpec
 
 __all__ = [
+    "FOREIGN",
     "RUNNING",
     "STOPPED",
     "Facts",
@@ -36,6 +37,9 @@ __all__ = [
     "stop_study",
     "study_names",
 ]
+
+# The attribute of a study that stands in the same database and is run by somebody else.
+FOREIGN = "run_by"
 
 RUNNING = "running"
 STOPPED = "stopped"
@@ -272,10 +276,20 @@ def _open(connection: sa.Connection, database: Database, name: str) -> StudyReco
         names = ", ".join(_names(connection)) or "none"
         raise StudyNotFoundError(f"there is no study {name!r} in {where}; studies there: {names}")
     if row["spec_json"] is None:
-        raise StudyMismatchError(
-            f"the study {name!r} in {where} was not made by this service; choose another name"
-        )
+        raise StudyMismatchError(_foreign(connection, name, where, row["study_id"]))
     return StudyRecord(**{**row, "direction": str(row["direction"]).lower()})
+
+
+def _foreign(connection: sa.Connection, name: str, where: str, study_id: int) -> str:
+    attr = t.study_user_attributes.c
+    query = sa.select(attr.value_json).where(attr.study_id == study_id, attr.key == FOREIGN)
+    maker = connection.execute(query).scalar_one_or_none()
+    if maker is None:
+        return f"the study {name!r} in {where} was not made by this service; choose another name"
+    return (
+        f"the study {name!r} in {where} belongs to {json.loads(maker)}, which runs its trials "
+        "itself; look at it with: hpo dashboard"
+    )
 
 
 def study_names(database: Database) -> list[str]:

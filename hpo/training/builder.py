@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
-import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
@@ -21,9 +16,7 @@ import keras_tuner
 from hpo.data import DataSignature
 from hpo.errors import BuilderError
 from hpo.spec.models import ModelSpec
-
-_OURS = Path(__file__).parents[1]
-_COLOUR = re.compile("\x1b" + r"\[\d*m")
+from hpo.usercode import describe, hint, import_user_module
 
 
 @dataclass(frozen=True)
@@ -34,11 +27,14 @@ class Builder:
         name: As the study file says it.
         source_hash: Of the module that the study file names and of the one that defines the
             builder; not of what these import.
+        own_fit: The `fit` of a HyperModel that overrides KerasTuner's; it takes `hp` and the model
+            first.
     """
 
     name: str
     source_hash: str
     _build: Callable[[Any], Any]
+    own_fit: Callable[..., Any] | None = None
 
     def build(self, hp: Any) -> keras.Model:
         """A new model for the values of `hp`.
@@ -65,55 +61,12 @@ def load_builder(spec: ModelSpec, signature: DataSignature, project: Path) -> Bu
         BuilderError: It is not there, can't be imported, or wants parameters that nobody has.
     """
     module_name, _, name = spec.builder.partition(":")
-    module = _import(module_name, project.resolve())
+    module = import_user_module(module_name, project, BuilderError)
     target = getattr(module, name, None)
     if target is None:
-        raise BuilderError(f"the module {module_name} has no {name!r}{_hint(name, dir(module))}")
-    build = _bind(target, spec, _facts(signature))
-    return Builder(spec.builder, _source_hash(module, target), build)
-
-
-def describe(error: BaseException) -> str:
-    """An error that came out of the user's code: kind, message and the deepest line of that code.
-
-    Keras colours its messages for a terminal; the colours are taken out.
-    """
-    frames = [frame for frame in extract_tb(error.__traceback__) if _is_users(frame.filename)]
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {_COLOUR.sub('', str(error))}{place}"
-
-
-def _is_users(filename: str) -> bool:
-    file = Path(filename)
-    installed = "site-packages" in file.parts or file.is_relative_to(Path(inspect.__file__).parent)
-    return not (installed or file.is_relative_to(_OURS) or filename.startswith("<"))
-
-
-def _import(name: str, folder: Path) -> ModuleType:
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-    importlib.invalidate_caches()
-    try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
-        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
-            raise BuilderError(_no_module(name, folder)) from None
-        raise BuilderError(f"importing {name} failed with {describe(error)}") from error
-
-
-def _no_module(name: str, folder: Path) -> str:
-    file = folder.joinpath(*name.split(".")).with_suffix(".py")
-    siblings = [path.stem for path in file.parent.glob("*.py")]
-    return (
-        f"there is no module {name!r} in the project folder {folder}; expected the file "
-        f"{file.relative_to(folder)} there{_hint(file.stem, siblings)} "
-        "(choose another folder with --project)"
-    )
-
-
-def _hint(name: str, known: list[str]) -> str:
-    near = get_close_matches(name, known, 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+        raise BuilderError(f"the module {module_name} has no {name!r}{hint(name, dir(module))}")
+    build, own_fit = _bind(target, spec, _facts(signature))
+    return Builder(spec.builder, _source_hash(module, target), build, own_fit)
 
 
 def _facts(signature: DataSignature) -> dict[str, Any]:
@@ -129,8 +82,10 @@ def _facts(signature: DataSignature) -> dict[str, Any]:
     }
 
 
-def _bind(target: Any, spec: ModelSpec, facts: Mapping[str, Any]) -> Callable[[Any], Any]:
-    """A callable of `hp` alone."""
+def _bind(
+    target: Any, spec: ModelSpec, facts: Mapping[str, Any]
+) -> tuple[Callable[[Any], Any], Callable[..., Any] | None]:
+    """A callable of `hp` alone, and the HyperModel's own `fit` if it has one."""
     accepted: set[str] = set()
     if inspect.isclass(target):
         if issubclass(target, keras.Model):
@@ -141,11 +96,10 @@ def _bind(target: Any, spec: ModelSpec, facts: Mapping[str, Any]) -> Callable[[A
         raise BuilderError(
             f"{spec.builder} must be a function or a HyperModel, received {type(target).__name__}"
         )
-    _refuse_own_fit(target, spec.builder)
     kwargs = _pick(_declared_build(target), spec, facts, accepted, skip=1)
     _check_args(spec, accepted)
     build = getattr(target, "build", target)
-    return lambda hp: build(hp, **kwargs)
+    return lambda hp: build(hp, **kwargs), _own_fit(target)
 
 
 def _constructed(kind: type, name: str, kwargs: dict[str, Any]) -> Any:
@@ -162,14 +116,11 @@ def _declared_build(target: Any) -> Callable[..., Any]:
     return target._build if wrapped is not None and build == wrapped else build
 
 
-def _refuse_own_fit(target: Any, name: str) -> None:
-    fit = getattr(type(target), "fit", None)
-    if isinstance(target, keras_tuner.HyperModel) and fit is not keras_tuner.HyperModel.fit:
-        raise BuilderError(
-            f"{name} brings a `fit` of its own, which the trainer would not call; expected a "
-            "HyperModel with `build` alone: move what `fit` does into the model's `train_step`, "
-            "and batch size, epochs and callbacks into `space:` and `training:` of the study file"
-        )
+def _own_fit(target: Any) -> Callable[..., Any] | None:
+    if not isinstance(target, keras_tuner.HyperModel):
+        return None
+    fit: Callable[..., Any] = target.fit
+    return None if getattr(fit, "__func__", fit) is keras_tuner.HyperModel.fit else fit
 
 
 def _pick(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -30,7 +31,7 @@ def _table(progress: Progress) -> str:
     writer = csv.writer(text)
     writer.writerow(["epoch", *progress.history[0]])
     for epoch, logs in enumerate(progress.history, start=1):
-        writer.writerow([epoch, *logs.values()])
+        writer.writerow([epoch, *(logs.get(name, "") for name in progress.history[0])])
     return text.getvalue()
 
 
@@ -58,7 +59,8 @@ def _curve(axes: object, progress: Progress, name: str) -> None:
     epochs = range(1, progress.epoch + 1)
     for key, words in ((name, "train"), (f"val_{name}", "validation")):
         if key in progress.history[0]:
-            values = [logs[key] for logs in progress.history]
+            # A HyperModel's own `fit` may change the metrics on the way.
+            values = [logs.get(key, math.nan) for logs in progress.history]
             axes.plot(epochs, values, marker=".", label=words)  # type: ignore[attr-defined]
     axes.set_xlabel("epoch")  # type: ignore[attr-defined]
     axes.set_ylabel(name)  # type: ignore[attr-defined]

@@ -22,6 +22,7 @@ from hpo.data import DataSignature, Part, SearchData
 from hpo.data.features import take
 from hpo.errors import BuilderError, HpoError
 from hpo.space import SpaceError, Suggest
+from hpo.space.mirrors import is_mirrored
 from hpo.spec import StudySpec
 from hpo.spec.models import (
     TRAINING_PARAMETERS,
@@ -32,10 +33,11 @@ from hpo.spec.models import (
     Parameter,
     Scalar,
 )
-from hpo.training.builder import describe
 from hpo.training.compiling import SettingError, check_output, wants_probabilities
 from hpo.training.findings import Preflight, StudyProblem
+from hpo.training.own_fit import dry_fit
 from hpo.training.trial import Bench, TrialModel, build_model, make_runner, prepare
+from hpo.usercode import describe
 
 _PROBES = 12
 _ROWS = 8
@@ -58,8 +60,8 @@ def check_study(spec: StudySpec, project: Path) -> Preflight:
     try:
         suggested: dict[str, Parameter] = {}
         first = _build(bench, _noting(suggested, _lowest))
-        problems += _without_effect(bench, first)
         metrics = _one_epoch(bench, first)
+        problems += _without_effect(bench, first)
         _check_savable(bench, first)
         problems += _check_metric(spec, metrics)
         parameters, asked = _ask_around(bench, first, suggested)
@@ -111,11 +113,13 @@ def _build(bench: Bench, suggest: Suggest) -> TrialModel:
 def _one_epoch(bench: Bench, built: TrialModel) -> tuple[str, ...]:
     """The names that an epoch reports, found by training on a few rows."""
     name, signature = bench.spec.model.builder, bench.data.signature
-    few = Bench(bench.spec, _few_rows(bench.data), bench.builder)
+    few = Bench(bench.spec, few_rows(bench.data), bench.builder)
     try:
         outputs = built.model(few.data.train.x, training=False)
         check_output(outputs, signature, name)
         _check_probabilities(built.model, outputs, signature, name)
+        if bench.builder.own_fit is not None:
+            return dry_fit(few, built)
         runner = make_runner(few, built)
         order = np.arange(len(few.data.train.y), dtype=np.int32)
         return (*runner.train(order), *runner.evaluate())
@@ -138,7 +142,8 @@ def _check_savable(bench: Bench, built: TrialModel) -> None:
         ) from error
 
 
-def _few_rows(data: SearchData) -> SearchData:
+def few_rows(data: SearchData) -> SearchData:
+    """Enough to take a step with."""
     train, validation = (
         Part(take(part.x, slice(_ROWS)), part.y[:_ROWS]) for part in (data.train, data.validation)
     )
@@ -166,7 +171,9 @@ def _without_effect(bench: Bench, first: TrialModel) -> list[StudyProblem]:
         f"the builder {bench.spec.model.builder} compiles its model and does not ask for {{!r}}, "
         "so it would change nothing; return the model uncompiled, or read it with hp.get"
     )
-    return [StudyProblem(("space", name), words.format(name)) for name in sorted(first.unused)]
+    # A HyperModel's own `fit` may have read it after the model was built.
+    idle = sorted(first.unused - set(first.hp.values))
+    return [StudyProblem(("space", name), words.format(name)) for name in idle]
 
 
 def _ask_around(
@@ -180,6 +187,8 @@ def _ask_around(
             break
         suggest = _highest if probe == 0 else _drawn(draw)
         built = _build(bench, _noting(suggested, suggest))
+        if bench.builder.own_fit is not None:
+            _one_epoch(bench, built)
         parameters |= built.values.declared
         asked |= built.values.asked
     return parameters, asked
@@ -214,9 +223,13 @@ def _check_sampler(spec: StudySpec, suggested: dict[str, Parameter]) -> list[Stu
     path = ("search", "sampler", "search_space")
     lacks = "the grid lacks {!r}, which the builder asks for: add it, or fix it in space"
     idle = "the grid has {!r}, which is never sampled: leave it out"
-    return [StudyProblem(path, lacks.format(name)) for name in suggested if name not in grid] + [
-        StudyProblem((*path, name), idle.format(name)) for name in grid if name not in suggested
-    ]
+    scale = "a grid can't hold {!r}, whose scale is reversed: narrow it in space without reverse"
+    reversed_ = [name for name, parameter in suggested.items() if is_mirrored(parameter)]
+    return (
+        [StudyProblem(path, scale.format(name)) for name in reversed_]
+        + [StudyProblem(path, lacks.format(name)) for name in suggested if name not in grid]
+        + [StudyProblem((*path, name), idle.format(name)) for name in grid if name not in suggested]
+    )
 
 
 def _check_metric(spec: StudySpec, metrics: tuple[str, ...]) -> list[StudyProblem]:

@@ -28,6 +28,8 @@ class Progress:
         scale: What a plateau schedule has made of the learning rate so far.
         plateau_wait: Epochs since the plateau schedule last saw an improvement.
         plateau_best: The value that it compares with.
+        calls: Epochs of each call of `model.fit` that has ended, where a HyperModel brings its own
+            `fit`.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
@@ -39,6 +41,7 @@ class Progress:
     plateau_best: float | None = None
     stopping_wait: int = 0
     stopping_best: float | None = None
+    calls: list[int] = field(default_factory=list)
 
     @property
     def epoch(self) -> int:

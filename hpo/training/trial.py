@@ -55,6 +55,7 @@ class TrialModel:
     values: Values
     settings: Settings
     unused: frozenset[str]
+    hp: TrialHyperParameters
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,11 +83,12 @@ def build_model(bench: Bench, suggest: Suggest, seed: int) -> TrialModel:
     keras.utils.set_random_seed(seed)
     training = bench.spec.training
     values = Values(bench.spec.space, training_defaults(training), suggest)
-    model = bench.builder.build(TrialHyperParameters(values))
+    hp = TrialHyperParameters(values)
+    model = bench.builder.build(hp)
     idle = set(COMPILED_IN) - set(values.taken) if model.compiled else set()
     settings = settle(values)
     compile_model(model, settings, training, bench.data.signature)
-    return TrialModel(model, values, settings, frozenset(idle & set(bench.spec.space)))
+    return TrialModel(model, values, settings, frozenset(idle & set(bench.spec.space)), hp)
 
 
 def run_trial(bench: Bench, task: TrialTask, channel: Channel) -> TrialEnd:
@@ -100,32 +102,57 @@ def run_trial(bench: Bench, task: TrialTask, channel: Channel) -> TrialEnd:
     """
     with forgotten_gradients():
         built = build_model(bench, channel.suggest, task.seed)
-        run = _Run(bench, task, built)
+        run = _run_for(bench)(bench, task, built)
         run.restore()
         channel.begin(Begun(run.progress.epoch, built.model.count_params(), _device()))
         pruned = run.repeat_reports(channel) or run.train(channel)
         return TrialEnd(run.progress, pruned, run.best_checkpoint())
 
 
-class _Run:
-    """The state of a trial while it trains."""
+def _run_for(bench: Bench) -> type[Run]:
+    if bench.builder.own_fit is None:
+        return GraphRun
+    from hpo.training.own_fit import OwnFitRun
+
+    return OwnFitRun
+
+
+class Run:
+    """The state of a trial while it trains.
+
+    Attributes:
+        ended: No further epoch is to be trained.
+    """
 
     def __init__(self, bench: Bench, task: TrialTask, built: TrialModel) -> None:
         self._objective = bench.spec.objective
         self._training = bench.spec.training
         self._task = task
         self._model, self._settings = built.model, built.settings
-        self._runner = make_runner(bench, built)
-        self._rows = len(bench.data.train.y)
         self._checkpoints = CheckpointFolder(task.folder, task.token)
-        self._rate = _base_rate(built.model)
-        self._ended = False
+        self._rate = base_rate(built.model)
+        self.ended = False
         self.progress = Progress()
 
     def restore(self) -> None:
+        """Takes the trial to where its last checkpoint was written."""
+        checkpoint = self._read_checkpoint()
+        if checkpoint is not None:
+            self._assign(checkpoint)
+
+    def train(self, channel: Channel) -> bool:
+        """Trains to the end; whether the trial was pruned."""
+        raise NotImplementedError
+
+    def _read_checkpoint(self) -> Checkpoint | None:
         checkpoint = self._checkpoints.latest()
-        if checkpoint is None:
-            return
+        if checkpoint is not None:
+            content = dict(checkpoint.progress)
+            self.ended = content.pop("ended")
+            self.progress = Progress(**content)
+        return checkpoint
+
+    def _assign(self, checkpoint: Checkpoint) -> None:
         if not _fits(self._model, checkpoint):
             raise BuilderError(
                 f"trial {self._task.number} can't go on from epoch {checkpoint.epoch}: the builder "
@@ -136,26 +163,12 @@ class _Run:
         variables = self._model.optimizer.variables
         for variable, value in zip(variables, checkpoint.optimizer, strict=True):
             variable.assign(value)
-        content = dict(checkpoint.progress)
-        self._ended = content.pop("ended")
-        self.progress = Progress(**content)
 
     def repeat_reports(self, channel: Channel) -> bool:
         """Reports epochs that a checkpoint has and the study has not; whether it was pruned."""
         metric = self._objective.metric
         for epoch in range(self._task.reported + 1, self.progress.epoch + 1):
             if channel.report(epoch, self.progress.history[epoch - 1][metric]):
-                return True
-        return False
-
-    def train(self, channel: Channel) -> bool:
-        """Trains to the end; whether the trial was pruned."""
-        while not self._ended and self.progress.epoch < self._settings.epochs:
-            value = self._train_epoch()
-            self._save()
-            # The study knows epochs that are trained again because their checkpoint was damaged.
-            known = self.progress.epoch <= self._task.reported
-            if not known and channel.report(self.progress.epoch, value):
                 return True
         return False
 
@@ -167,21 +180,24 @@ class _Run:
         self._checkpoints.keep_only({best})
         return self._checkpoints.path(best)
 
-    def _train_epoch(self) -> float:
-        started = time.perf_counter()
-        progress, seed = self.progress, self._task.seed
-        epoch = progress.epoch + 1
-        seed_epoch(self._model, seed, epoch)
+    def _begin_epoch(self) -> None:
+        seed_epoch(self._model, self._task.seed, self.progress.epoch + 1)
         self._set_rate()
-        logs = self._runner.train(epoch_order(seed, epoch, self._rows))
-        logs |= self._runner.evaluate()
+
+    def _end_epoch(self, logs: dict[str, float], started: float, channel: Channel) -> bool:
+        """Takes an epoch in, writes a checkpoint, reports; whether the trial is to be pruned."""
+        progress = self.progress
         value = progress.add(logs, self._objective)
         progress.seconds += time.perf_counter() - started
         if isinstance(self._training.schedule, PlateauSchedule):
             follow_plateau(progress, value, self._training.schedule, self._objective)
         rule = self._training.early_stopping
-        self._ended = rule is not None and stops_early(progress, value, rule, self._objective)
-        return value
+        if rule is not None and stops_early(progress, value, rule, self._objective):
+            self.ended = True
+        self._save()
+        # The study knows epochs that are trained again because their checkpoint was damaged.
+        known = progress.epoch <= self._task.reported
+        return not known and channel.report(progress.epoch, value)
 
     def _set_rate(self) -> None:
         if self._rate is not None and self._training.schedule is not None:
@@ -194,9 +210,30 @@ class _Run:
             progress.epoch,
             [np.asarray(weight) for weight in self._model.weights],
             [np.asarray(variable) for variable in self._model.optimizer.variables],
-            progress.to_dict() | {"ended": self._ended},
+            progress.to_dict() | {"ended": self.ended},
         )
         self._checkpoints.keep_only({progress.epoch, progress.best_epoch or 0})
+
+
+class GraphRun(Run):
+    """A trial that trains one epoch in one graph call."""
+
+    def __init__(self, bench: Bench, task: TrialTask, built: TrialModel) -> None:
+        super().__init__(bench, task, built)
+        self._runner = make_runner(bench, built)
+        self._rows = len(bench.data.train.y)
+
+    def train(self, channel: Channel) -> bool:
+        while not self.ended and self.progress.epoch < self._settings.epochs:
+            if self._train_epoch(channel):
+                return True
+        return False
+
+    def _train_epoch(self, channel: Channel) -> bool:
+        started = time.perf_counter()
+        self._begin_epoch()
+        logs = self._runner.train(epoch_order(self._task.seed, self.progress.epoch + 1, self._rows))
+        return self._end_epoch(logs | self._runner.evaluate(), started, channel)
 
 
 def make_runner(bench: Bench, built: TrialModel) -> EpochRunner:
@@ -221,7 +258,7 @@ def _fits(model: keras.Model, checkpoint: Checkpoint) -> bool:
     ) == shapes(checkpoint.optimizer)
 
 
-def _base_rate(model: keras.Model) -> float | None:
+def base_rate(model: keras.Model) -> float | None:
     """The learning rate, or None when the builder's own schedule drives it."""
     optimizer = model.optimizer
     # Mixed precision wraps the optimizer.

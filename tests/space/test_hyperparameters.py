@@ -110,6 +110,58 @@ def test_steps_on_a_log_scale_become_choices() -> None:
         assert sorted(parameter.choices) == pytest.approx(sorted(theirs.values))
 
 
+def test_reverse_log_is_a_reversed_scale() -> None:
+    study = Study()
+    study.hp.Float("a", 0.01, 0.99, sampling="reverse_log")
+    study.hp.Int("b", 1, 100, sampling="reverse_log")
+    assert study.asked == {
+        "a": FloatParameter(type="float", low=0.01, high=0.99, log=True, reverse=True),
+        "b": IntParameter(type="int", low=1, high=100, log=True, reverse=True),
+    }
+
+
+def test_reverse_log_has_kerastuner_s_shares() -> None:
+    import optuna
+
+    from hpo.study.suggest import suggest
+
+    theirs = keras_tuner.HyperParameters()
+    theirs.Float("a", 0.01, 0.99, sampling="reverse_log")
+    ours = Study()
+    ours.hp.Float("a", 0.01, 0.99, sampling="reverse_log")
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    values = sorted(suggest(study.ask(), "a", ours.asked["a"]) for _ in range(1000))
+    for share in (0.25, 0.5, 0.75):
+        expected = theirs.space[0].prob_to_value(share)
+        assert values[round(1000 * share)] == pytest.approx(expected, abs=0.06)
+
+
+def test_a_choice_that_stands_twice() -> None:
+    study = Study()
+    assert study.hp.Choice("a", [1, 2, 2, 1]) == 2
+    assert study.asked["a"] == CategoricalParameter(type="categorical", choices=(1, 2))
+
+
+def test_what_is_active_and_what_has_a_value() -> None:
+    study = Study(kind="mlp")
+    conditional(study.hp)
+    study.hp.Fixed("seed", 7)
+    assert study.hp.is_active("kind")
+    assert not study.hp.is_active("momentum")
+    assert study.hp.values == {"kind": "mlp", "units": 64, "seed": 7}
+    with pytest.raises(ValueError, match="momentum is currently inactive"):
+        study.hp.get("momentum")
+
+
+def test_an_inactive_scope_runs_and_gives_none() -> None:
+    study = Study(kind="cnn")
+    study.hp.Choice("kind", ["mlp", "cnn"])
+    with study.hp.conditional_scope("kind", ["mlp"]):
+        assert study.hp.Fixed("units", 3) is None
+        assert [study.hp.Int(f"units_{i}", 1, 9) for i in range(2)] == [None, None]
+    assert list(study.asked) == ["kind"]
+
+
 def test_choice_boolean_and_fixed() -> None:
     study = Study()
     assert study.hp.Choice("a", ["x", "y"]) == "y"

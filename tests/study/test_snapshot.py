@@ -7,14 +7,17 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.distributions import distribution_to_json
 
 from hpo.errors import NoUsableTrialError
+from hpo.spec.models import FloatParameter
 from hpo.study import workers
 from hpo.study.database import Database
 from hpo.study.leases import Outcome, TrialWrites
 from hpo.study.snapshot import best_numbers, best_trial, slot_of, take_snapshot
 from hpo.study.storage import StudyStorage
 from hpo.study.studies import StudyRecord, open_study, stop_study
+from hpo.study.suggest import distribution_of, stored
 from tests.servers import Plain
 from tests.study.rooms import claimed, expire, new_study, slots_of
 
@@ -25,6 +28,20 @@ def _end(database: Database, record: StudyRecord, *ends: Ended) -> None:
     slots = slots_of(database, record)
     for state, value in ends:
         slots.write(claimed(slots), TrialWrites(), Outcome(state, value))
+
+
+def test_a_mirrored_parameter_is_shown_as_the_model_has_it(database: Database) -> None:
+    record = new_study(database, trials=1)
+    slots = slots_of(database, record)
+    parameter = FloatParameter(type="float", low=0.01, high=0.99, log=True, reverse=True)
+    name, value = stored("momentum", parameter, 0.95)
+    param = {
+        "param_name": name,
+        "param_value": value,
+        "distribution_json": distribution_to_json(distribution_of(parameter)),
+    }
+    slots.write(claimed(slots), TrialWrites(params=[param]), Outcome("COMPLETE", 1.0))
+    assert best_trial(database, record).params == {"momentum": pytest.approx(0.95)}
 
 
 def test_counts(database: Database) -> None:

@@ -14,7 +14,7 @@ from hpo.spec.models import (
     IntParameter,
     Parameter,
 )
-from hpo.study.suggest import suggest
+from hpo.study.suggest import distribution_of, stored, suggest
 
 CASES: list[tuple[Parameter, Any]] = [
     (BoolParameter(type="bool"), CategoricalDistribution((False, True))),
@@ -37,9 +37,32 @@ CASES: list[tuple[Parameter, Any]] = [
 def test_distribution_is_the_parameters_range(parameter: Parameter, distribution: Any) -> None:
     trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1)).ask()
     value = suggest(trial, "x", parameter)
-    assert trial.distributions["x"] == distribution
+    assert trial.distributions["x"] == distribution == distribution_of(parameter)
+    assert stored("x", parameter, value) == ("x", value)
     assert distribution._contains(distribution.to_internal_repr(value))
     assert suggest(trial, "x", parameter) == value
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        FloatParameter(type="float", low=0.01, high=0.99, log=True, reverse=True),
+        IntParameter(type="int", low=1, high=100, log=True, reverse=True),
+    ],
+)
+def test_a_reversed_scale_is_stored_as_its_mirror_image(parameter: Any) -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    trials = [study.ask() for _ in range(200)]
+    values = [suggest(trial, "x", parameter) for trial in trials]
+    low, high = parameter.low, parameter.high
+    for trial, value in zip(trials, values, strict=True):
+        assert trial.distributions == {"x[mirrored]": distribution_of(parameter)}
+        assert trial.params["x[mirrored]"] == pytest.approx(low + high - value)
+        assert stored("x", parameter, value)[1] == pytest.approx(trial.params["x[mirrored]"])
+        assert low <= value <= high
+        assert suggest(trial, "x", parameter) == value
+    # Half of the values lie in the last tenth of the range, as with KerasTuner's reverse_log.
+    assert 0.4 < sum(value > low + 0.9 * (high - low) for value in values) / 200 < 0.6
 
 
 def test_truth_values_stay_truth_values() -> None:

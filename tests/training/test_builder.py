@@ -163,10 +163,6 @@ def test_an_argument_that_nobody_takes(load: Load) -> None:
     [
         ("build = 3", "must be a function or a HyperModel, received int"),
         ("class build(keras.Model): pass", "is a model; expected a function"),
-        (
-            "class build(keras_tuner.HyperModel):\n    def fit(self, hp, model): pass",
-            "brings a `fit` of its own",
-        ),
     ],
 )
 def test_what_is_no_builder(load: Load, source: str, message: str) -> None:

@@ -218,3 +218,72 @@ def test_a_model_that_could_not_be_exported(check: Check) -> None:
         BuilderError, match=r"Keras can't save the model of (.|\n)*implement `get_config"
     ):
         check(SUBCLASS.format(config="no_config"))
+
+
+FITTING = """
+    import keras_tuner
+
+    class build(keras_tuner.HyperModel):
+        def build(self, hp, input_shape, num_outputs):
+            units = hp.Int("units", 4, 32)
+            head = keras.layers.Dense(num_outputs, "softmax")
+            model = keras.Sequential([keras.Input(input_shape), keras.layers.Dense(units), head])
+            model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+            return model
+
+        def fit(self, hp, model, *args, **kwargs):
+            batch_size = hp.Int("batch_size", 16, 64)
+            if hp.Boolean("shuffled"):
+                hp.Float("share", 0.0, 1.0)
+            if hp.get("learning_rate") > 1:
+                raise ValueError("too fast")
+            return model.fit(*args, batch_size=batch_size, epochs=500, **kwargs)
+    """
+
+
+def test_what_a_hypermodel_s_own_fit_declares_is_known(check: Check) -> None:
+    space = {"learning_rate": 0.1, "share": 0.5, "batch_size": integer(20, 30)}
+    found = check(FITTING, space=space)
+    assert found.problems == ()
+    assert set(found.parameters) == {"units", "batch_size", "shuffled", "share"}
+    assert set(found.metrics) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+
+
+def test_what_a_hypermodel_s_own_fit_never_asks_for(check: Check) -> None:
+    space = {"learning_rate": 0.1, "shard": 0.5, "batch_size": integer(2, 30)}
+    found = problems(check(FITTING, space=space))
+    assert set(found) == {("space", "batch_size")}
+    found = problems(check(FITTING, space=space | {"batch_size": 32}))
+    assert set(found) == {("space", "shard")}
+    assert "did you mean 'share'?" in found["space", "shard"]
+
+
+def test_a_hypermodel_s_own_fit_that_raises(check: Check) -> None:
+    with pytest.raises(BuilderError, match=r"can't be trained on this data: ValueError: too fast"):
+        check(FITTING, space={"learning_rate": 2.0})
+
+
+def test_a_value_that_only_fit_returns(check: Check) -> None:
+    source = FITTING.replace("return model.fit", "model.fit").replace("500, **kwargs)", "1)")
+    source = source.rstrip(" ") + "            return {'score': 1.0}\n"
+    sections = {"space": {"learning_rate": 0.1}}
+    assert check(source, **sections, objective={"metric": "score", "direction": "maximize"})
+    found = problems(check(source, **sections))
+    assert "reported are: accuracy, loss, score" in found["objective", "metric"]
+
+
+def test_a_reversed_scale_in_a_grid(check: Check) -> None:
+    source = PLAIN.replace('"depth", 1, 3', '"depth", 1, 3, sampling="reverse_log"')
+    grid = {"type": "grid", "search_space": {"depth": [1, 2], "units_0": [4, 8]}}
+    found = problems(check(source, search={"trials": 4, "sampler": grid}))
+    assert (
+        "can't hold 'depth', whose scale is reversed" in found["search", "sampler", "search_space"]
+    )
+
+
+def test_a_builder_that_downloads_where_nothing_can_be_reached(check: Check) -> None:
+    source = PLAIN.replace(
+        "layers = [", 'keras.utils.get_file("w", "http://127.0.0.1:9/w")\n        layers = ['
+    )
+    with pytest.raises(BuilderError, match="it downloads a file, pretrained weights perhaps"):
+        check(source)

@@ -135,6 +135,24 @@ def cli() -> None:
 
 
 @cli.command()
+@click.argument("folder", type=_FOLDER)
+@click.option(
+    "--template",
+    type=click.Choice(["table", "image", "sequence", "kerastuner"]),
+    default="table",
+    show_default=True,
+    help="What the project trains on.",
+)
+def init(folder: Path, template: str) -> None:
+    """Write a small project that runs as it is to FOLDER: builder, study file, data."""
+    from hpo.launch.scaffolding import create_project
+
+    for path in create_project(folder, template):
+        click.echo(os.path.relpath(path))
+    say(f"run it with: cd {os.path.relpath(folder)} && hpo run study.yaml")
+
+
+@cli.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--no-export", is_flag=True, help="Leave out the export at the end.")

@@ -50,7 +50,9 @@ HEAVY = {"keras", "tensorflow", "keras_tuner"}
 
 def modules() -> dict[str, Path]:
     found = {}
-    for path in sorted((ROOT / "hpo").rglob("*.py")):
+    # What `hpo init` writes is a user's.
+    sources = (path for path in (ROOT / "hpo").rglob("*.py") if "templates" not in path.parts)
+    for path in sorted(sources):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         found[name.removesuffix(".__init__")] = path
     return found

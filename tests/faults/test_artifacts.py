@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from hpo.artifacts import Place, list_folder, open_artifacts
-from tests.conftest import fill_disk
-from tests.faults.conftest import Farm, wait_for
+from tests.conftest import fill_disk, wait_for
+from tests.faults.conftest import Farm
 from tests.faults.fake import fake_spec
 
 pytestmark = pytest.mark.slow

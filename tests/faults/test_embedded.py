@@ -11,7 +11,8 @@ import pytest
 
 from hpo.study.database import parse_url
 from hpo.study.embedded import cluster_at
-from tests.faults.conftest import Farm, wait_for
+from tests.conftest import wait_for
+from tests.faults.conftest import Farm
 from tests.faults.fake import fake_spec
 from tests.study.test_embedded import server_of
 

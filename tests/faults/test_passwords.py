@@ -18,9 +18,8 @@ import pytest
 import sqlalchemy as sa
 
 from hpo.console import without_passwords
-from tests.conftest import Hpo
+from tests.conftest import Hpo, wait_for
 from tests.end_to_end.conftest import BUILDER, Project, study_content
-from tests.faults.conftest import wait_for
 from tests.servers import Server
 
 # Of the password; no encoding changes it.

@@ -18,8 +18,7 @@ from hpo.errors import StudyNotFoundError, UsageError
 from hpo.study.database import Database, masked, parse_url
 from hpo.study.embedded import cluster_at
 from hpo.study.studies import create_schema
-from tests.conftest import ROOT, Hpo, hpo_command
-from tests.study.rooms import until
+from tests.conftest import ROOT, Hpo, hpo_command, wait_for
 
 # Answers each line that it reads with what the server says; leaves when there are no more.
 _USER = """
@@ -314,7 +313,7 @@ def test_a_database_that_was_never_made_to_its_end_is_made_anew(
 ) -> None:
     user = new_user()
     user.begin()
-    until(lambda: (embedded_folder / "data.new" / "PG_VERSION").exists())
+    wait_for(lambda: (embedded_folder / "data.new" / "PG_VERSION").exists())
     user.kill()
     other = new_user()
     assert other.ask() == "here"

@@ -1,0 +1,61 @@
+"""`hpo init`: a small project that runs as it is, to be changed into one's own."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+
+from hpo.errors import UsageError
+
+
+def create_project(folder: Path, template: str) -> list[Path]:
+    """Writes a builder, a study file, how to run them, and data that they run with.
+
+    Raises:
+        UsageError: The folder holds something already, or can't be written; nothing was written.
+    """
+    with _told(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(f"{folder} exists and is not empty; name another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        for source in files("hpo").joinpath("templates", template).iterdir():
+            if source.is_file():
+                (folder / source.name).write_bytes(source.read_bytes())
+        _DATA[template](folder)
+        (folder / ".gitignore").write_text("*.db\n*.db-shm\n*.db-wal\nartifacts/\nbundles/\n")
+    return sorted(path for path in folder.iterdir())
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"can't write to {folder}: {error.strerror}; name another folder"
+        ) from None
+
+
+def _write_table(folder: Path) -> None:
+    """scikit-learn's wine: 178 rows of 13 measures."""
+    from sklearn.datasets import load_wine
+
+    wine = load_wine()
+    with (folder / "data.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*wine.feature_names, "cultivar"])
+        for row, target in zip(wine.data.tolist(), wine.target, strict=True):
+            writer.writerow([*row, wine.target_names[target]])
+
+
+def _write_nothing(folder: Path) -> None:
+    """The study takes a set that scikit-learn brings."""
+
+
+_DATA: dict[str, Callable[[Path], None]] = {
+    "table": _write_table,
+    "kerastuner": _write_nothing,
+}

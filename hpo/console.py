@@ -1,6 +1,6 @@
 """What the commands say: data to stdout, words and logs to stderr.
 
-Like `hpo.cli`, it imports what is heavy inside its functions.
+Like `hpo.cli`, this imports what is heavy inside its functions.
 """
 
 from __future__ import annotations

@@ -136,4 +136,4 @@ def test_only_the_command_and_its_console_print_or_exit() -> None:
 
     wrong = {"print", "sys.exit", "exit", "quit", "click.echo"}
     found = {name for name, path in modules().items() if calls(path) & wrong}
-    assert found == {"hpo.cli", "hpo.console"}
+    assert {".".join(name.split(".")[:2]) for name in found} == {"hpo.cli", "hpo.console"}

@@ -154,7 +154,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_command_on_folders_imports_no_fsspec() -> None:
-    code = "import sys, hpo.cli; hpo.cli.open_artifacts('a'); "
+    code = "import sys, hpo.cli.options; hpo.cli.options.open_artifacts('a'); "
     code += "print([m for m in ('fsspec', 'upath', 's3fs', 'tenacity') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

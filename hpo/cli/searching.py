@@ -1,0 +1,205 @@
+"""A search: submit it, work on it, stop it, go on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from pathlib import Path
+
+import click
+
+from hpo.cli.options import (
+    FOLDER,
+    FORKSERVER,
+    artifacts_option,
+    artifacts_place,
+    database_url,
+    export_and_print,
+    find_study,
+    lease_option,
+    opened,
+    project_option,
+    storage_option,
+    trainers_of_command,
+)
+from hpo.console import error_console, log_to_stderr, print_best, say, warn
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--no-export", is_flag=True, help="Leave out the export at the end.")
+@click.option("--out", type=FOLDER, help="Bundle folder.  [default: PROJECT/bundles/STUDY]")
+@lease_option
+@artifacts_option
+@project_option
+@storage_option
+def run(
+    file: Path,
+    workers: int,
+    no_export: bool,
+    out: Path | None,
+    lease: float,
+    artifacts: str | None,
+    project: Path,
+    storage: str | None,
+) -> int:
+    """Submit the study FILE, work on it with local workers, export the best model.
+
+    Run again, it goes on where it stopped.
+    """
+    from hpo.launch.local import LaunchOptions
+    from hpo.launch.running import work_through
+    from hpo.launch.submit import submit as submit_study
+    from hpo.watch.progress import progress_display
+    from hpo.worker.signals import INTERRUPTED, interruptible
+    from hpo.worker.trainers import Trainers
+
+    url, artifacts = database_url(storage, project), artifacts or str(project / "artifacts")
+    trainers = Trainers(os.environ.get(FORKSERVER))
+    try:
+        say(f"checking {file} ...")
+        record = submit_study(file, url, project, trainers, warn)
+        options = LaunchOptions(
+            record.name, url, project, artifacts, workers, lease, trainers.address
+        )
+        with opened(url) as database:
+            with interruptible() as interruption, progress_display(error_console()) as display:
+                end = work_through(database, record, options, interruption, display.show)
+            if end.interrupted:
+                say(
+                    f"interrupted; {end.snapshot.finished} of {end.snapshot.trials} trials are "
+                    "finished. The same command goes on from here."
+                )
+                return INTERRUPTED
+            say(f"the study {record.name!r} is finished: {end.snapshot.trials} trials")
+            if no_export:
+                print_best(database, record)
+            else:
+                export_and_print(
+                    database, record, project, artifacts_place(artifacts, project), out, trainers
+                )
+    finally:
+        trainers.close()
+    return 0
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@project_option
+@storage_option
+def submit(file: Path, project: Path, storage: str | None) -> None:
+    """Check the study FILE and create the study, without working on it."""
+    from hpo.launch.submit import submit as submit_study
+
+    with trainers_of_command() as trainers:
+        record = submit_study(file, database_url(storage, project), project, trainers, warn)
+    click.echo(record.name)
+    say(f"{record.trials} trials; start workers with: hpo worker {record.name}")
+
+
+@click.command("import-kerastuner")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, resolve_path=True))
+@click.argument("file", type=click.Path(path_type=Path))
+@project_option
+@storage_option
+def import_kerastuner(folder: Path, file: Path, project: Path, storage: str | None) -> None:
+    """Submit the study FILE with what the KerasTuner project in DIR has found out."""
+    from hpo.launch.importing import import_project, in_words
+
+    with trainers_of_command() as trainers:
+        done = import_project(folder, file, database_url(storage, project), project, trainers, warn)
+    click.echo(done.record.name)
+    before = done.fitting - done.added
+    say(f"{done.added} of {done.found} trials imported" + (f", {before} before" if before else ""))
+    for line in in_words(done.left_out):
+        say(f"left out {line}")
+    say(f"{done.record.trials} trials to run; start workers with: hpo worker {done.record.name}")
+
+
+@click.command()
+@click.argument("study")
+@click.option("--threads", type=click.IntRange(min=1), help="Cores for its trainer.  [all]")
+@click.option("--with-parent", is_flag=True, hidden=True, help="Leave when stdin closes.")
+@click.option("--name", hidden=True, help="Unlike any other worker's.")
+@click.option(
+    "--db-timeout",
+    type=click.FloatRange(min=0),
+    default=300.0,
+    show_default=True,
+    help="Seconds to wait for a database that is away.",
+)
+@lease_option
+@artifacts_option
+@project_option
+@storage_option
+def worker(
+    study: str,
+    threads: int | None,
+    with_parent: bool,
+    name: str | None,
+    db_timeout: float,
+    lease: float,
+    artifacts: str | None,
+    project: Path,
+    storage: str | None,
+) -> int:
+    """Work on STUDY until no trial is left; Ctrl-C gives the trial in flight back."""
+    from hpo.launch.local import available_cores
+    from hpo.worker.loop import Worker, WorkerOptions
+    from hpo.worker.signals import INTERRUPTED, interruptible
+    from hpo.worker.trainers import Trainers
+
+    log_to_stderr(logging.WARNING if with_parent else logging.INFO)
+    options = WorkerOptions(
+        project, artifacts_place(artifacts, project), lease, threads or available_cores()
+    )
+    trainers = Trainers(os.environ.get(FORKSERVER))
+    with interruptible() as interruption:
+        if with_parent:
+            _stop_with_stdin(interruption.stop)
+        try:
+            with opened(database_url(storage, project), db_timeout, interruption.stop) as database:
+                record = find_study(database, study)
+                Worker(database, record, options, trainers, interruption.stop, name).run()
+        finally:
+            trainers.close()
+    return INTERRUPTED if interruption.by_user else 0
+
+
+@click.command()
+@click.argument("study", required=False)
+@project_option
+@storage_option
+def stop(study: str | None, project: Path, storage: str | None) -> None:
+    """Stop STUDY: its workers give their trials back and leave."""
+    from hpo.study.studies import stop_study
+
+    with opened(database_url(storage, project)) as database:
+        record = find_study(database, study)
+        stop_study(database, record, "stopped with hpo stop")
+    say(f"stopped {record.name!r}; go on with: hpo resume {record.name}")
+
+
+@click.command()
+@click.argument("study", required=False)
+@project_option
+@storage_option
+def resume(study: str | None, project: Path, storage: str | None) -> None:
+    """Let workers go on with a stopped STUDY."""
+    from hpo.study.studies import resume_study
+
+    with opened(database_url(storage, project)) as database:
+        record = find_study(database, study)
+        resume_study(database, record)
+    say(f"{record.name!r} goes on; start workers with: hpo worker {record.name}")
+
+
+def _stop_with_stdin(stop: threading.Event) -> None:
+    def wait() -> None:
+        # Not through sys.stdin, whose lock would still be held when the interpreter shuts down.
+        os.read(0, 1)
+        stop.set()
+
+    threading.Thread(target=wait, daemon=True, name="parent").start()

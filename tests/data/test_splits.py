@@ -85,3 +85,12 @@ def test_class_used_up_by_the_first_cut() -> None:
     labels = np.array([0] * 27 + [1] * 3)
     with pytest.raises(DataError, match="class shares kept"):
         split_rows(30, Split(test=0.7, validation=0.2), labels)
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_a_source_of_its_own_for_one_part(part: str) -> None:
+    split = Split.model_validate({part: "held.csv"})
+    parts = np.repeat(["", part], [20, 3])
+    rows = split_rows(23, split, parts=parts)
+    assert rows.counts == ((16, 3, 4) if part == "validation" else (16, 4, 3))
+    assert getattr(rows, part).tolist() == [20, 21, 22]

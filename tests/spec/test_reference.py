@@ -20,6 +20,8 @@ HEADINGS: dict[str, type[BaseModel]] = {
     "data.source of type npy": models.NpySource,
     "data.source of type table": models.TableSource,
     "data.source.columns": models.Column,
+    "data.source of type images": models.ImagesSource,
+    "data.source.labels": models.ImageLabels,
     "data.source of type python": models.PythonSource,
     "data.split": models.Split,
     "data.preprocess": models.Preprocess,

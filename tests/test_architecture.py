@@ -35,6 +35,7 @@ KERAS_MODULES = {
     "hpo.export.bundle",
     "hpo.export.predict",
     "hpo.space.hyperparameters",
+    "hpo.training.augment",
     "hpo.training.builder",
     "hpo.training.compiling",
     "hpo.training.epochs",

@@ -43,7 +43,9 @@ from hpo.spec.parameters import (
     SpaceEntry,
 )
 from hpo.spec.training import (
+    AUGMENT_PARAMETERS,
     TRAINING_PARAMETERS,
+    Augment,
     CosineSchedule,
     EarlyStopping,
     ExponentialSchedule,
@@ -55,7 +57,9 @@ from hpo.spec.training import (
 )
 
 __all__ = [
+    "AUGMENT_PARAMETERS",
     "TRAINING_PARAMETERS",
+    "Augment",
     "BoolParameter",
     "CategoricalParameter",
     "Column",

@@ -24,6 +24,7 @@ from hpo.errors import BuilderError, HpoError
 from hpo.space import SpaceError, Suggest
 from hpo.spec import StudySpec
 from hpo.spec.models import (
+    AUGMENT_PARAMETERS,
     TRAINING_PARAMETERS,
     BoolParameter,
     CategoricalParameter,
@@ -32,6 +33,7 @@ from hpo.spec.models import (
     Parameter,
     Scalar,
 )
+from hpo.training.augment import check_augment
 from hpo.training.builder import describe
 from hpo.training.compiling import SettingError, check_output, wants_probabilities
 from hpo.training.findings import Preflight, StudyProblem
@@ -58,6 +60,7 @@ def check_study(spec: StudySpec, project: Path) -> Preflight:
     try:
         suggested: dict[str, Parameter] = {}
         first = _build(bench, _noting(suggested, _lowest))
+        check_augment(spec, bench.data.train.x, first.values.declared)
         problems += _without_effect(bench, first)
         metrics = _one_epoch(bench, first)
         _check_savable(bench, first)
@@ -68,7 +71,7 @@ def check_study(spec: StudySpec, project: Path) -> Preflight:
     except SpaceError as error:
         problems.append(StudyProblem(("space", error.entry), str(error)))
     except SettingError as error:
-        problems.append(StudyProblem(("training", error.entry), error.message))
+        problems.append(StudyProblem(_place(spec, error.entry), error.message))
     return Preflight(
         signature=bench.data.signature,
         builder_hash=bench.builder.source_hash,
@@ -79,6 +82,12 @@ def check_study(spec: StudySpec, project: Path) -> Preflight:
         problems=tuple(problems),
         warnings=(*bench.data.signature.warnings, *_skewed(spec, bench.data.signature)),
     )
+
+
+def _place(spec: StudySpec, entry: str) -> tuple[str, ...]:
+    """Where the study file says what `training.entry` is: in `space` if it stands there."""
+    name = entry.replace(".", "_")
+    return ("space", name) if name in spec.space else ("training", *entry.split("."))
 
 
 def _skewed(spec: StudySpec, signature: DataSignature) -> list[str]:
@@ -193,8 +202,8 @@ def _never_asked(
         if name in asked:
             continue
         plain = {each.partition("[")[0] for each in parameters}
-        known = sorted({*plain, *TRAINING_PARAMETERS})
-        near = get_close_matches(name, known, 1)
+        known = sorted({*plain, *TRAINING_PARAMETERS} - set(AUGMENT_PARAMETERS))
+        near = get_close_matches(name, [*known, *AUGMENT_PARAMETERS], 1)
         hint = f"did you mean {near[0]!r}?" if near else f"it asks for: {', '.join(known)}"
         words = f"the builder {spec.model.builder} never asks for {name!r}; {hint}"
         problems.append(StudyProblem(("space", name), words))

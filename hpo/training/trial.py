@@ -17,6 +17,7 @@ from hpo.space import Suggest, Values
 from hpo.space.hyperparameters import TrialHyperParameters
 from hpo.spec import StudySpec
 from hpo.spec.models import PlateauSchedule
+from hpo.training.augment import make_augmentation
 from hpo.training.builder import Builder, load_builder
 from hpo.training.channel import Begun, Channel, TrialTask
 from hpo.training.checkpoints import Checkpoint, CheckpointFolder
@@ -29,7 +30,7 @@ from hpo.training.compiling import (
     targets_for,
     training_defaults,
 )
-from hpo.training.epochs import EpochRunner, epoch_order, forgotten_gradients, seed_epoch
+from hpo.training.epochs import EpochRunner, epoch_order, forgotten_gradients
 from hpo.training.progress import Progress, follow_plateau, rate_factor, stops_early
 
 
@@ -84,7 +85,7 @@ def build_model(bench: Bench, suggest: Suggest, seed: int) -> TrialModel:
     values = Values(bench.spec.space, training_defaults(training), suggest)
     model = bench.builder.build(TrialHyperParameters(values))
     idle = set(COMPILED_IN) - set(values.taken) if model.compiled else set()
-    settings = settle(values)
+    settings = settle(values, training)
     compile_model(model, settings, training, bench.data.signature)
     return TrialModel(model, values, settings, frozenset(idle & set(bench.spec.space)))
 
@@ -171,7 +172,7 @@ class _Run:
         started = time.perf_counter()
         progress, seed = self.progress, self._task.seed
         epoch = progress.epoch + 1
-        seed_epoch(self._model, seed, epoch)
+        self._runner.seed(seed, epoch)
         self._set_rate()
         logs = self._runner.train(epoch_order(seed, epoch, self._rows))
         logs |= self._runner.evaluate()
@@ -209,7 +210,8 @@ def make_runner(bench: Bench, built: TrialModel) -> EpochRunner:
         train = (*train, weights)
     held = bench.data.validation
     validation = (held.x, targets_for(built.model, held.y, signature))
-    return EpochRunner(built.model, train, validation, built.settings.batch_size)
+    augment = make_augmentation(built.settings.augment, part.x)
+    return EpochRunner(built.model, train, validation, built.settings.batch_size, augment)
 
 
 def _fits(model: keras.Model, checkpoint: Checkpoint) -> bool:

@@ -41,7 +41,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExportTask, Bund
                 "preprocess": {"normalize": "standard"},
             },
             model={"builder": "models.cnn:build"},
-            training={"epochs": 5, "batch_size": 32},
+            training={"epochs": 5, "batch_size": 32, "augment": {"translation": 0.1}},
             space={"depth": 1, "units": 32, "filters_0": 16, "dropout": 0.0},
         )
         channel = MemoryChannel()

@@ -30,6 +30,7 @@ HEADINGS: dict[str, type[BaseModel]] = {
     "objective": models.Objective,
     "training": models.Training,
     "training.early_stopping": models.EarlyStopping,
+    "training.augment": models.Augment,
     "training.schedule of type cosine": models.CosineSchedule,
     "training.schedule of type exponential": models.ExponentialSchedule,
     "training.schedule of type step": models.StepSchedule,

@@ -116,13 +116,18 @@ def print_checks(checks: list[Check]) -> None:
 
 
 def print_prediction(row: dict[str, Any], as_json: bool) -> None:
-    """One line: the class and its probability, or the value; with `as_json` all of it."""
+    """One line: the class and its probability, or the value; with `as_json` all of it.
+
+    A picture's file stands before them.
+    """
     if as_json:
         click.echo(json.dumps(row))
-    elif "probability" in row:
-        click.echo(f"{row['prediction']}\t{row['probability']:.4f}")
-    else:
-        click.echo(str(row["prediction"]))
+        return
+    words = [row["file"]] if "file" in row else []
+    words.append(str(row["prediction"]))
+    if "probability" in row:
+        words.append(f"{row['probability']:.4f}")
+    click.echo("\t".join(words))
 
 
 def print_table(table: Any) -> None:

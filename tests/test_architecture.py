@@ -37,6 +37,7 @@ KERAS_MODULES = {
     "hpo.export.predict",
     "hpo.kerastuner",
     "hpo.space.hyperparameters",
+    "hpo.training.augment",
     "hpo.training.builder",
     "hpo.training.compiling",
     "hpo.training.epochs",

@@ -19,6 +19,9 @@ from hpo.spec.models import Column
 def read_rows(file: Path, form: Mapping[str, Any], array: str) -> Features:
     """Reads a file of rows; `form` is the one of the data that the model was trained on.
 
+    For pictures, `file` is one of them, a folder of them or a table of their names; arrays of
+    pixels are taken too.
+
     Args:
         array: Name of the array in a .npz file, for a model with one input.
 
@@ -26,8 +29,9 @@ def read_rows(file: Path, form: Mapping[str, Any], array: str) -> Features:
         UsageError: There is no such file.
         DataError: It can't be read, or is not of the form.
     """
-    if not file.is_file():
-        raise UsageError(f"there is no file {file} to predict from")
+    names = row_names(file, form)
+    if names is not None:
+        return _read_pictures(file if file.is_dir() else file.parent, names, form)
     if form["type"] == "table":
         return _read_table(file, form["columns"])
     try:
@@ -39,6 +43,53 @@ def read_rows(file: Path, form: Mapping[str, Any], array: str) -> Features:
             return content if isinstance(content, np.ndarray) else _pick(content, array, form, file)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{file} can't be read as .npz, .npy or .csv of numbers: {error}") from None
+
+
+def row_names(file: Path, form: Mapping[str, Any]) -> list[str] | None:
+    """The file of each row, in the order of `read_rows`; None for rows that are not files.
+
+    Raises UsageError or DataError as `read_rows` does.
+    """
+    pictures = form["type"] == "images"
+    if not (file.is_file() or (pictures and file.is_dir())):
+        raise UsageError(f"there is no file {file} to predict from")
+    if not pictures or file.suffix in (".npy", ".npz"):
+        return None
+    from hpo.data.pictures import find_pictures, is_picture
+
+    if file.is_dir():
+        names = find_pictures(file)
+        if not names:
+            raise DataError(f"{file} holds no picture")
+        return names
+    return [file.name] if is_picture(file.name) else _names_in_table(file, form)
+
+
+def _names_in_table(file: Path, form: Mapping[str, Any]) -> list[str]:
+    """The only column of a table, or the one that is named as in the data of the search."""
+    from hpo.data.pictures import is_picture
+    from hpo.data.sources.images import files_in_table
+    from hpo.data.sources.table import check_column, read_frame
+
+    frame = read_frame(file)
+    if len(frame.columns) == 1 and is_picture(frame.columns[0]):
+        raise DataError(
+            f"{file} begins with the file {frame.columns[0]!r}; expected a line with the name of "
+            "the column first"
+        )
+    name = frame.columns[0] if len(frame.columns) == 1 else form.get("image", "image")
+    check_column(frame, name)
+    return files_in_table(frame[name], file.parent, file)
+
+
+def _read_pictures(folder: Path, names: list[str], form: Mapping[str, Any]) -> Array:
+    from hpo.data.pictures import read_pictures
+
+    height, width = form["size"]
+    pictures, bad = read_pictures(folder, names, (height, width), form["color"])
+    for place, reason in bad.items():
+        raise DataError(f"{folder / names[place]} can't be read as a picture: {reason}")
+    return pictures
 
 
 def _read_table(file: Path, columns: Mapping[str, Any]) -> dict[str, Array]:

@@ -111,8 +111,8 @@ def _partly_given(
     parts: Array, split: Split, labels: Rows | None, class_names: tuple[str, ...]
 ) -> SplitRows:
     """Sources of their own give their rows; what they leave open is cut off the first source."""
-    # Wide enough for every name: NumPy cuts off what does not fit.
-    parts = parts.astype("U10")
+    # NumPy cuts a text off that is longer than those an array was made of.
+    parts = parts.astype(f"U{max(map(len, _PARTS))}")
     rest = np.flatnonzero(parts == "").astype(np.int64)
     for part, wanted in zip(("test", "validation"), (split.test, split.validation), strict=True):
         if isinstance(wanted, str) or (parts == part).any():

@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from hpo.data.checks import named_arrays
 from hpo.data.features import Features
 from hpo.data.layers import raw_batches
-from hpo.data.rows import read_rows
+from hpo.data.rows import read_rows, row_names
 from hpo.errors import DataError, UsageError
 
 
 def predict_file(bundle: Path, file: Path, array: str) -> list[dict[str, Any]]:
-    """One row of plain values for each row of the file.
+    """One row of plain values for each row of the file, or for each picture with its `file`.
 
     Args:
         bundle: Folder that `hpo export` wrote.
         file: Raw rows in the form of the data that the model was trained on: .npz, .npy or .csv
-            of features, a table with its columns.
+            of features, a table with its columns, a picture, a folder or a table of pictures.
         array: Name of the array in a .npz file.
 
     Raises:
@@ -39,7 +39,11 @@ def predict_file(bundle: Path, file: Path, array: str) -> list[dict[str, Any]]:
     if facts["outputs"] == "logits":
         to_shares = keras.ops.softmax if facts["task"] == "multiclass" else keras.ops.sigmoid
         outputs = np.asarray(to_shares(outputs))
-    return [_row(output, facts) for output in outputs]
+    rows = [_row(output, facts) for output in outputs]
+    names = row_names(file, facts["input"])
+    if names is None:
+        return rows
+    return [{"file": name, **row} for name, row in zip(names, rows, strict=True)]
 
 
 def _open_bundle(bundle: Path) -> tuple[dict[str, Any], keras.Model]:

@@ -22,7 +22,7 @@ from hpo.spec.parameters import (
     Parameter,
     Scalar,
 )
-from hpo.spec.training import TRAINING_PARAMETERS, CosineSchedule, Training
+from hpo.spec.training import TRAINING_PARAMETERS, CosineSchedule, Training, training_field
 
 Space = Mapping[str, Parameter | Scalar]
 
@@ -96,7 +96,8 @@ def _trainer_parameter(name: str, entry: Parameter) -> Iterator[Finding]:
     if entry.repeat:
         message = f"the trainer asks for one {name}: it can't be repeated"
         yield Finding(("space", name, "repeat"), message)
-    kinds = _SAMPLED_AS.get(Training.model_fields[name].annotation, [])
+    section, key = training_field(name)
+    kinds = _SAMPLED_AS.get(section.model_fields[key].annotation, [])
     if entry.type not in [*kinds, "categorical"]:
         message = f"expected type {any_of([*kinds, 'categorical'])} for {name}"
         yield Finding(("space", name, "type"), f"{message}, received {entry.type}")
@@ -110,11 +111,12 @@ def _trainer_parameter(name: str, entry: Parameter) -> Iterator[Finding]:
 
 def _trainer_value(name: str, value: Scalar, path: Path) -> Iterator[Finding]:
     """Holds a value to what `training:` allows under the same name."""
-    values = {name: value}
+    section, key = training_field(name)
+    values = {key: value}
     try:
-        Training.model_validate(values)
+        section.model_validate(values)
     except ValidationError as error:
-        yield from (Finding(path, f.message) for f in explain(error, values, Training))
+        yield from (Finding(path, f.message) for f in explain(error, values, section))
 
 
 def _repeats(sampled: Mapping[str, Parameter], space: Space) -> Iterator[Finding]:

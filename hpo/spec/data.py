@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from hpo.spec.parameters import Frozen
 
@@ -12,6 +12,16 @@ Task = Literal["auto", "binary", "multiclass", "multilabel", "regression"]
 ColumnKind = Literal["numeric", "categorical", "boolean", "date", "text", "ignore"]
 # YAML has lists; a frozen value holds tuples.
 Names = Annotated[tuple[str, ...], Field(strict=False)]
+
+
+def _of_two(value: object) -> object:
+    if isinstance(value, list | tuple) and len(value) != 2:
+        raise ValueError(f"expected [height, width], received a list of {len(value)}")
+    return value
+
+
+_Pixels = Annotated[int, Field(ge=1)]
+_Size = Annotated[tuple[_Pixels, _Pixels], Field(strict=False), BeforeValidator(_of_two)]
 
 
 class SklearnSource(Frozen):
@@ -85,6 +95,35 @@ class TableSource(Frozen):
     )
 
 
+class ImageLabels(Frozen):
+    """A table that says which pictures there are and what to learn of them."""
+
+    path: str = Field(
+        description="The file (.csv, .tsv, .parquet), relative to the project folder."
+    )
+    image: str = Field(description="The column with files, relative to the folder of pictures.")
+    label: str | Names = Field(description="The column to learn, or a list of columns.")
+
+
+class ImagesSource(Frozen):
+    """A folder of pictures: in a folder for each class, or with a table of labels."""
+
+    type: Literal["images"]
+    path: str = Field(description="The folder, relative to the project folder.")
+    size: _Size | None = Field(
+        None,
+        description="[height, width] that each picture is resized to (bilinear); may be left out "
+        "when all of them have the same.",
+    )
+    color: Literal["rgb", "grayscale"] = Field("rgb", description="Three channels, or one.")
+    corrupt: Literal["refuse", "skip"] = Field(
+        "refuse", description="What to do about files that can't be read; skip: with a warning."
+    )
+    labels: ImageLabels | None = Field(
+        None, description="A table of files and labels, where there are no class folders."
+    )
+
+
 class PythonSource(Frozen):
     """What a function of yours returns."""
 
@@ -107,7 +146,7 @@ class PythonSource(Frozen):
 
 
 Source = Annotated[
-    SklearnSource | NpzSource | NpySource | TableSource | PythonSource,
+    SklearnSource | NpzSource | NpySource | TableSource | ImagesSource | PythonSource,
     Field(discriminator="type"),
 ]
 

@@ -19,6 +19,8 @@ from hpo.spec.data import (
     ColumnKind,
     Cross,
     DataSpec,
+    ImageLabels,
+    ImagesSource,
     NpySource,
     NpzSource,
     Preprocess,
@@ -41,7 +43,9 @@ from hpo.spec.parameters import (
     SpaceEntry,
 )
 from hpo.spec.training import (
+    AUGMENT_PARAMETERS,
     TRAINING_PARAMETERS,
+    Augment,
     CosineSchedule,
     EarlyStopping,
     ExponentialSchedule,
@@ -53,7 +57,9 @@ from hpo.spec.training import (
 )
 
 __all__ = [
+    "AUGMENT_PARAMETERS",
     "TRAINING_PARAMETERS",
+    "Augment",
     "BoolParameter",
     "CategoricalParameter",
     "Column",
@@ -67,6 +73,8 @@ __all__ = [
     "ExponentialSchedule",
     "FloatParameter",
     "Frozen",
+    "ImageLabels",
+    "ImagesSource",
     "IntParameter",
     "ModelSpec",
     "NpySource",

@@ -6,18 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hpo.spec.parameters import Frozen
-
-# What `space:` may name without the builder asking for it: the trainer asks.
-TRAINING_PARAMETERS = (
-    "batch_size",
-    "epochs",
-    "label_smoothing",
-    "learning_rate",
-    "momentum",
-    "optimizer",
-    "weight_decay",
-)
+from hpo.spec.parameters import Frozen, Scalar
 
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop"]
 
@@ -70,6 +59,32 @@ Schedule = Annotated[
 ]
 
 
+class Augment(Frozen):
+    """Random changes of the training rows, others in each epoch; never in evaluation."""
+
+    flip: Literal["none", "horizontal", "vertical", "both"] = Field(
+        "none", description="For pictures: mirrored or not, at random."
+    )
+    rotation: float = Field(
+        0.0, ge=0, le=0.5, description="For pictures: at most so much of a full turn, either way."
+    )
+    zoom: float = Field(
+        0.0, ge=0, lt=1, description="For pictures: at most so much smaller or larger."
+    )
+    translation: float = Field(
+        0.0, ge=0, lt=1, description="For pictures: moved by at most so much of height and width."
+    )
+    contrast: float = Field(
+        0.0, ge=0, lt=1, description="For pictures: contrast at most so much lower or higher."
+    )
+    noise: float = Field(
+        0.0, ge=0, description="Standard deviation of Gaussian noise on the prepared features."
+    )
+    feature_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Share of the prepared features that are set to 0."
+    )
+
+
 class Training(Frozen):
     """How a model is trained. What stands in `space:` under the same name goes first."""
 
@@ -89,6 +104,9 @@ class Training(Frozen):
     class_weight: Literal["balanced"] | dict[str, float] | None = Field(
         None, description="balanced, or a weight for each class by its name."
     )
+    augment: Augment = Field(
+        Augment(), description="Random changes of the training rows; none when left out."
+    )
     loss: str | None = Field(None, description="A Keras loss; by task when left out.")
     metrics: tuple[str, ...] | None = Field(
         None, strict=False, description="Keras metrics; by task when left out."
@@ -97,3 +115,33 @@ class Training(Frozen):
     deterministic: bool = Field(
         False, description="Bit for bit the same on the same machine; may be slower."
     )
+
+
+# Entries of `augment:` in `space:`.
+AUGMENT_PARAMETERS = tuple(f"augment_{key}" for key in Augment.model_fields)
+
+# What `space:` may name without the builder asking for it: the trainer asks.
+TRAINING_PARAMETERS = (
+    "batch_size",
+    "epochs",
+    "label_smoothing",
+    "learning_rate",
+    "momentum",
+    "optimizer",
+    "weight_decay",
+    *AUGMENT_PARAMETERS,
+)
+
+
+def training_field(name: str) -> tuple[type[Frozen], str]:
+    """The section and the key in it that one of the TRAINING_PARAMETERS stands for."""
+    if name in AUGMENT_PARAMETERS:
+        return Augment, name.removeprefix("augment_")
+    return Training, name
+
+
+def training_value(training: Training, name: str) -> Scalar:
+    """What `training:` says for one of the TRAINING_PARAMETERS."""
+    section, key = training_field(name)
+    value: Scalar = getattr(training.augment if section is Augment else training, key)
+    return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from types import ModuleType
 from typing import Any, get_args
@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from hpo.data import DataSignature
 from hpo.errors import BuilderError, UsageError
 from hpo.space import Values
-from hpo.spec.models import TRAINING_PARAMETERS, OptimizerName, Scalar, Training
+from hpo.spec.models import (
+    AUGMENT_PARAMETERS,
+    TRAINING_PARAMETERS,
+    Augment,
+    OptimizerName,
+    Scalar,
+    Training,
+)
+from hpo.spec.training import training_field, training_value
 
 # What a model that its builder has compiled takes out of the trainer's hands.
 COMPILED_IN = ("label_smoothing", "learning_rate", "momentum", "optimizer", "weight_decay")
@@ -29,7 +37,10 @@ _SMOOTHED = (
 
 
 class SettingError(UsageError):
-    """An entry of the study file's `training:` can't be used; `entry` is its key there."""
+    """An entry of the study file's `training:` can't be used; `entry` is its key there.
+
+    One in `training.augment` is written `augment.rotation`.
+    """
 
     def __init__(self, entry: str, message: str) -> None:
         self.entry = entry
@@ -48,16 +59,28 @@ class Settings:
     momentum: float
     weight_decay: float
     label_smoothing: float
+    augment: Augment = field(default_factory=Augment)
 
 
 def training_defaults(training: Training) -> dict[str, Scalar]:
     """What the study file's `training:` says for each of the trainer's own parameters."""
-    return {name: getattr(training, name) for name in TRAINING_PARAMETERS}
+    return {name: training_value(training, name) for name in TRAINING_PARAMETERS}
 
 
-def settle(values: Values) -> Settings:
+def settle(values: Values, training: Training) -> Settings:
     """Asks for the parameters that the trainer itself needs, in a fixed order."""
-    return Settings(**{name: values.training(name) for name in Settings.__dataclass_fields__})
+    names = [name for name in Settings.__dataclass_fields__ if name != "augment"]
+    asked = {name: values.training(name) for name in names}
+    return Settings(**asked, augment=_augment(values, training))
+
+
+def _augment(values: Values, training: Training) -> Augment:
+    """Asks only for what stands in the space and is not the builder's own by that name."""
+    ours = [
+        name for name in AUGMENT_PARAMETERS if values.adds(name) and name not in values.declared
+    ]
+    asked = {training_field(name)[1]: values.training(name) for name in ours}
+    return training.augment.model_copy(update=asked)
 
 
 def compile_model(

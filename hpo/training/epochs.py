@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -18,6 +18,8 @@ import tensorflow as tf
 from keras.src.random.seed_generator import global_seed_generator
 from numpy.typing import NDArray
 from tensorflow.python.framework.ops import gradient_registry
+
+from hpo.training.augment import Augmentation
 
 # Arrays with a first axis of rows; the features may be several by name.
 _Arrays = tuple[Any, ...]
@@ -39,15 +41,26 @@ class EpochRunner:
             arrays by name.
         validation: `(x, y)`.
         batch_size: Rows a step; the last step of an epoch takes what is left.
+        augment: Changes the features of a training batch.
     """
 
     def __init__(
-        self, model: keras.Model, train: _Arrays, validation: _Arrays, batch_size: int
+        self,
+        model: keras.Model,
+        train: _Arrays,
+        validation: _Arrays,
+        batch_size: int,
+        augment: Augmentation | None = None,
     ) -> None:
         self._model = model
+        self._augment = augment
         _build(model, train, batch_size)
-        self._train = _epoch_function(model, model.train_step, train, batch_size)
+        self._train = _epoch_function(model, model.train_step, train, batch_size, augment)
         self._evaluate = _evaluation(model, validation, batch_size)
+
+    def seed(self, seed: int, epoch: int) -> None:
+        """Sets every random number of an epoch, in the model and in front of it."""
+        seed_epoch(self._model, seed, epoch, self._augment.generators if self._augment else ())
 
     def train(self, order: NDArray[np.int32]) -> dict[str, float]:
         """Trains one epoch on the rows in `order`; the metrics at its end, by name."""
@@ -88,13 +101,14 @@ def epoch_order(seed: int, epoch: int, rows: int) -> NDArray[np.int32]:
     return np.random.default_rng([seed, epoch]).permutation(rows).astype(np.int32)
 
 
-def seed_epoch(model: keras.Model, seed: int, epoch: int) -> None:
-    """Sets every random layer (dropout, noise, ...) for one epoch.
+def seed_epoch(model: keras.Model, seed: int, epoch: int, more: Iterable[Any] = ()) -> None:
+    """Sets every random layer (dropout, noise, ...) for one epoch, and `more` generators.
 
     A trial that another worker takes over at this epoch then draws the same numbers. Layers that
     draw with `tf.random` instead of `keras.random` are out of reach.
     """
-    for index, generator in enumerate([*_seed_generators(model), global_seed_generator()]):
+    generators = [*_seed_generators(model), global_seed_generator(), *more]
+    for index, generator in enumerate(generators):
         state = np.random.SeedSequence([seed, epoch, index]).generate_state(2)
         generator.state.assign(state.astype(generator.state.dtype))
 
@@ -132,23 +146,16 @@ def _evaluation_batch(x: Any, batch_size: int) -> int:
 
 
 def _epoch_function(
-    model: keras.Model, step: Callable[[Any], Any], arrays: _Arrays, batch_size: int
+    model: keras.Model,
+    step: Callable[[Any], Any],
+    arrays: _Arrays,
+    batch_size: int,
+    augment: Augmentation | None = None,
 ) -> _Epoch:
     rows = len(arrays[1])
     steps = math.ceil(rows / batch_size)
-    tensors = keras.tree.map_structure(tf.constant, arrays)
-
-    def one_batch(chosen: tf.Tensor) -> dict[str, tf.Tensor]:
-        batch = keras.tree.map_structure(lambda tensor: tf.gather(tensor, chosen), tensors)
-        return _numbers(step(batch))
-
     # A function of its own, so that the loop knows what a step returns before it runs one.
-    traced = tf.function(
-        one_batch,
-        input_signature=[tf.TensorSpec([None], tf.int32)],
-        autograph=False,
-        jit_compile=model.jit_compile or None,
-    ).get_concrete_function()
+    traced = _step_function(model, step, keras.tree.map_structure(tf.constant, arrays), augment)
 
     def all_batches(order: tf.Tensor) -> dict[str, tf.Tensor]:
         def at(index: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -172,6 +179,40 @@ def _epoch_function(
         all_batches, input_signature=[tf.TensorSpec([rows], tf.int32)], autograph=False
     ).get_concrete_function()
     return epoch
+
+
+def _step_function(
+    model: keras.Model, step: Callable[[Any], Any], tensors: Any, augment: Augmentation | None
+) -> Any:
+    """A step on the rows of these numbers, compiled by XLA where the model lets it."""
+    numbers = tf.TensorSpec([None], tf.int32)
+
+    def batch_of(chosen: tf.Tensor) -> Any:
+        return keras.tree.map_structure(lambda tensor: tf.gather(tensor, chosen), tensors)
+
+    def one_batch(chosen: tf.Tensor) -> dict[str, tf.Tensor]:
+        return _numbers(step(batch_of(chosen)))
+
+    if augment is None:
+        return _traced(one_batch, numbers, model.jit_compile)
+    # XLA can't turn a picture, so what it compiles begins behind the augmentation.
+    batch = keras.tree.map_structure(
+        lambda t: tf.TensorSpec([None, *t.shape[1:]], t.dtype), tensors
+    )
+    compiled = _traced(lambda batch: _numbers(step(batch)), batch, model.jit_compile)
+
+    def one_changed_batch(chosen: tf.Tensor) -> dict[str, tf.Tensor]:
+        x, *others = batch_of(chosen)
+        logs: dict[str, tf.Tensor] = compiled((augment(x), *others))
+        return logs
+
+    return _traced(one_changed_batch, numbers, False)
+
+
+def _traced(function: Callable[[Any], Any], argument: Any, jit: bool) -> Any:
+    return tf.function(
+        function, input_signature=[argument], autograph=False, jit_compile=jit or None
+    ).get_concrete_function()
 
 
 def _numbers(logs: Mapping[str, Any]) -> dict[str, tf.Tensor]:

@@ -25,6 +25,7 @@ from hpo.space import SpaceError, Suggest
 from hpo.space.mirrors import is_mirrored
 from hpo.spec import StudySpec
 from hpo.spec.models import (
+    AUGMENT_PARAMETERS,
     TRAINING_PARAMETERS,
     BoolParameter,
     CategoricalParameter,
@@ -33,6 +34,7 @@ from hpo.spec.models import (
     Parameter,
     Scalar,
 )
+from hpo.training.augment import check_augment
 from hpo.training.compiling import SettingError, check_output, wants_probabilities
 from hpo.training.findings import Preflight, StudyProblem
 from hpo.training.own_fit import dry_fit
@@ -60,6 +62,8 @@ def check_study(spec: StudySpec, project: Path) -> Preflight:
     try:
         suggested: dict[str, Parameter] = {}
         first = _build(bench, _noting(suggested, _lowest))
+        own_fit = bench.builder.own_fit is not None
+        check_augment(spec, bench.data.train.x, first.values.declared, own_fit=own_fit)
         metrics = _one_epoch(bench, first)
         problems += _without_effect(bench, first)
         _check_savable(bench, first)
@@ -70,7 +74,7 @@ def check_study(spec: StudySpec, project: Path) -> Preflight:
     except SpaceError as error:
         problems.append(StudyProblem(("space", error.entry), str(error)))
     except SettingError as error:
-        problems.append(StudyProblem(("training", error.entry), error.message))
+        problems.append(StudyProblem(_place(spec, error.entry), error.message))
     return Preflight(
         signature=bench.data.signature,
         builder_hash=bench.builder.source_hash,
@@ -81,6 +85,12 @@ def check_study(spec: StudySpec, project: Path) -> Preflight:
         problems=tuple(problems),
         warnings=(*bench.data.signature.warnings, *_skewed(spec, bench.data.signature)),
     )
+
+
+def _place(spec: StudySpec, entry: str) -> tuple[str, ...]:
+    """Where the study file says what `training.entry` is: in `space` if it stands there."""
+    name = entry.replace(".", "_")
+    return ("space", name) if name in spec.space else ("training", *entry.split("."))
 
 
 def _skewed(spec: StudySpec, signature: DataSignature) -> list[str]:
@@ -202,8 +212,8 @@ def _never_asked(
         if name in asked:
             continue
         plain = {each.partition("[")[0] for each in parameters}
-        known = sorted({*plain, *TRAINING_PARAMETERS})
-        near = get_close_matches(name, known, 1)
+        known = sorted({*plain, *TRAINING_PARAMETERS} - set(AUGMENT_PARAMETERS))
+        near = get_close_matches(name, [*known, *AUGMENT_PARAMETERS], 1)
         hint = f"did you mean {near[0]!r}?" if near else f"it asks for: {', '.join(known)}"
         words = f"the builder {spec.model.builder} never asks for {name!r}; {hint}"
         problems.append(StudyProblem(("space", name), words))

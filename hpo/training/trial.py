@@ -17,6 +17,7 @@ from hpo.space import Suggest, Values
 from hpo.space.hyperparameters import TrialHyperParameters
 from hpo.spec import StudySpec
 from hpo.spec.models import PlateauSchedule
+from hpo.training.augment import make_augmentation
 from hpo.training.builder import Builder, load_builder
 from hpo.training.channel import Begun, Channel, TrialTask
 from hpo.training.checkpoints import Checkpoint, CheckpointFolder
@@ -86,7 +87,7 @@ def build_model(bench: Bench, suggest: Suggest, seed: int) -> TrialModel:
     hp = TrialHyperParameters(values)
     model = bench.builder.build(hp)
     idle = set(COMPILED_IN) - set(values.taken) if model.compiled else set()
-    settings = settle(values)
+    settings = settle(values, training)
     compile_model(model, settings, training, bench.data.signature)
     return TrialModel(model, values, settings, frozenset(idle & set(bench.spec.space)), hp)
 
@@ -181,8 +182,11 @@ class Run:
         return self._checkpoints.path(best)
 
     def _begin_epoch(self) -> None:
-        seed_epoch(self._model, self._task.seed, self.progress.epoch + 1)
+        self._seed_epoch(self.progress.epoch + 1)
         self._set_rate()
+
+    def _seed_epoch(self, epoch: int) -> None:
+        seed_epoch(self._model, self._task.seed, epoch)
 
     def _end_epoch(self, logs: dict[str, float], started: float, channel: Channel) -> bool:
         """Takes an epoch in, writes a checkpoint, reports; whether the trial is to be pruned."""
@@ -229,6 +233,9 @@ class GraphRun(Run):
                 return True
         return False
 
+    def _seed_epoch(self, epoch: int) -> None:
+        self._runner.seed(self._task.seed, epoch)
+
     def _train_epoch(self, channel: Channel) -> bool:
         started = time.perf_counter()
         self._begin_epoch()
@@ -246,7 +253,8 @@ def make_runner(bench: Bench, built: TrialModel) -> EpochRunner:
         train = (*train, weights)
     held = bench.data.validation
     validation = (held.x, targets_for(built.model, held.y, signature))
-    return EpochRunner(built.model, train, validation, built.settings.batch_size)
+    augment = make_augmentation(built.settings.augment, part.x)
+    return EpochRunner(built.model, train, validation, built.settings.batch_size, augment)
 
 
 def _fits(model: keras.Model, checkpoint: Checkpoint) -> bool:

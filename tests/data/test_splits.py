@@ -158,3 +158,12 @@ def test_parts_of_their_own_and_the_rest_at_random() -> None:
     assert rows.counts == (32, 8, 5)
     both = np.array([""] * 40 + ["validation"] * 3 + ["test"] * 2)
     assert split_rows(45, Split(validation="v", test="t"), parts=both).counts == (40, 3, 2)
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_a_source_of_its_own_for_one_part(part: str) -> None:
+    split = Split.model_validate({part: "held.csv"})
+    parts = np.repeat(["", part], [20, 3])
+    rows = split_rows(23, split, parts=parts)
+    assert rows.counts == ((16, 3, 4) if part == "validation" else (16, 4, 3))
+    assert getattr(rows, part).tolist() == [20, 21, 22]

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from hpo.spec.checks import study_findings
 from hpo.spec.models import TRAINING_PARAMETERS, IntParameter, Training
+from hpo.spec.training import training_value
 
 from .conftest import MakeSpec
 
@@ -43,7 +44,7 @@ def test_a_consistent_space_passes(make_spec: MakeSpec, space: dict[str, Any]) -
 
 @pytest.mark.parametrize("name", TRAINING_PARAMETERS)
 def test_every_trainer_name_is_held_to_its_field(make_spec: MakeSpec, name: str) -> None:
-    assert make_spec(space={name: getattr(Training(), name)})
+    assert make_spec(space={name: training_value(Training(), name)})
     with pytest.raises(ValidationError, match=rf"space\.{name}: expected"):
         make_spec(space={name: "nonsense"})
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from hpo.data.raw import RawData, SourceFiles
 from hpo.data.sources.arrays import load_npy, load_npz, load_sklearn
+from hpo.data.sources.images import load_images
 from hpo.data.sources.python import load_python
 from hpo.data.sources.table import load_table
 from hpo.errors import DataError
 from hpo.spec.models import (
     DataSpec,
+    ImagesSource,
     NpySource,
     NpzSource,
     PythonSource,
@@ -32,6 +34,8 @@ def load_source(data: DataSpec, project: Path) -> RawData:
         return load_npz(source, files, project)
     if isinstance(source, TableSource):
         return load_table(source, files, data.preprocess, project)
+    if isinstance(source, ImagesSource):
+        return load_images(source, files, project)
     if isinstance(source, PythonSource):
         return load_python(source, files, data.preprocess, project)
     _refuse_columns(files.columns, source.type)
@@ -44,10 +48,10 @@ def _files(source: object, split: Split) -> tuple[tuple[str, str], ...]:
         for part, path in (("validation", split.validation), ("test", split.test))
         if isinstance(path, str)
     ]
-    if own and not isinstance(source, NpzSource | TableSource):
+    if own and not isinstance(source, NpzSource | TableSource | ImagesSource):
         raise DataError(
-            f"`split.{own[0][0]}` names a source of its own, {own[0][1]!r}; that is for tables and "
-            ".npz files. Give a fraction."
+            f"`split.{own[0][0]}` names a source of its own, {own[0][1]!r}; that is for tables, "
+            ".npz files and folders of pictures. Give a fraction."
         )
     return (("", str(getattr(source, "path", ""))), *own)
 

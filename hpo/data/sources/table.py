@@ -80,24 +80,69 @@ def from_frame(
     chosen = getattr(source, "features", None)
     excluded = list(getattr(source, "exclude", ()))
     for name in (*targets, *(chosen or ()), *excluded, *source.columns, *split_columns):
-        _check_column(frame, name)
+        check_column(frame, name)
     features = list(chosen) if chosen else _all_but(frame, targets, excluded, split_columns)
-    _check_targets(frame, targets, features)
+    check_targets(frame, targets, features)
     specs, warnings = column_specs(frame[features], source.columns)
     if preprocess.missing == "drop":
         frame, parts = _without_missing(frame, list(specs), parts)
     if not specs:
         raise DataError(f"no column is left to learn from; the table has: {_names(frame)}")
-    y = _target_array(frame, targets)
+    y = target_array(frame, targets)
     return RawData(
         x={name: column_array(frame[name], spec) for name, spec in specs.items()},
         y=y,
         class_names=tuple(targets) if len(targets) > 1 else None,
         form=_form(specs),
-        columns={name: _plain(_dates(frame[name])) for name in split_columns},
+        columns={name: column_values(frame[name]) for name in split_columns},
         parts=parts,
         warnings=(*warnings, *columns_with_the_answer(frame[list(specs)], y)),
     )
+
+
+def check_column(frame: pd.DataFrame, name: str) -> None:
+    """Raises DataError unless the table has the column."""
+    if name not in frame.columns:
+        near = get_close_matches(name, list(frame.columns), 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"the table has no column {name!r}; it has: {_names(frame)}.{hint}")
+
+
+def check_targets(frame: pd.DataFrame, targets: list[str], features: list[str]) -> None:
+    """Raises DataError when a target is a feature too, or has gaps."""
+    both = sorted(set(targets) & set(features))
+    if both:
+        raise DataError(f"the target {both[0]!r} is among the features; leave it out there")
+    for name in targets:
+        missing = frame[name].isna()
+        if missing.any():
+            row = int(missing.to_numpy().argmax())
+            raise DataError(
+                f"the target column {name!r} has {int(missing.sum())} of {len(frame)} values "
+                f"missing, the first in row {row}, counted from 0. Drop those rows or fill them in."
+            )
+
+
+def target_array(frame: pd.DataFrame, targets: list[str]) -> Array:
+    """The targets as (rows,) for one column, (rows, columns) for several.
+
+    Raises DataError when several hold anything but numbers.
+    """
+    arrays = [_plain(frame[name]) for name in targets]
+    if len(arrays) == 1:
+        return arrays[0]
+    kinds = {array.dtype.kind for array in arrays}
+    if not kinds <= set("biuf"):
+        raise DataError(
+            f"the targets {', '.join(targets)} are several columns, so all of them must be "
+            "numbers or true and false; for classes name one column"
+        )
+    return np.stack(arrays, axis=1)
+
+
+def column_values(column: pd.Series[Any]) -> Array:
+    """Values with a NumPy dtype: numbers, booleans, strings; dates, also those in texts."""
+    return _plain(_dates(column))
 
 
 def _form(specs: ColumnSpecs) -> dict[str, Any]:
@@ -114,45 +159,11 @@ def _all_but(
     return [name for name in frame.columns if name not in left_out]
 
 
-def _check_column(frame: pd.DataFrame, name: str) -> None:
-    if name not in frame.columns:
-        near = get_close_matches(name, list(frame.columns), 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"the table has no column {name!r}; it has: {_names(frame)}.{hint}")
-
-
-def _check_targets(frame: pd.DataFrame, targets: list[str], features: list[str]) -> None:
-    both = sorted(set(targets) & set(features))
-    if both:
-        raise DataError(f"the target {both[0]!r} is among the features; leave it out there")
-    for name in targets:
-        missing = frame[name].isna()
-        if missing.any():
-            row = int(missing.to_numpy().argmax())
-            raise DataError(
-                f"the target column {name!r} has {int(missing.sum())} of {len(frame)} values "
-                f"missing, the first in row {row}, counted from 0. Drop those rows or fill them in."
-            )
-
-
 def _without_missing(
     frame: pd.DataFrame, features: list[str], parts: Array | None
 ) -> tuple[pd.DataFrame, Array | None]:
     whole = frame[features].notna().all(axis=1).to_numpy()
     return frame[whole].reset_index(drop=True), None if parts is None else parts[whole]
-
-
-def _target_array(frame: pd.DataFrame, targets: list[str]) -> Array:
-    arrays = [_plain(frame[name]) for name in targets]
-    if len(arrays) == 1:
-        return arrays[0]
-    kinds = {array.dtype.kind for array in arrays}
-    if not kinds <= set("biuf"):
-        raise DataError(
-            f"the targets {', '.join(targets)} are several columns, so all of them must be "
-            "numbers or true and false; for classes name one column"
-        )
-    return np.stack(arrays, axis=1)
 
 
 def _plain(column: pd.Series[Any]) -> Array:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import importlib
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +174,16 @@ ENDS_AND_TASKS = [(end, *task) for end, task in zip(ENDS, TASKS, strict=True)]
 PADDING = -9.0
 
 
+def cases(more: Callable[[str], tuple[Any, ...]]) -> list[Any]:
+    """The ends and tasks with `more` arguments; the largest models take long to trace."""
+    return [
+        pytest.param(*row, *more(row[0]), marks=[pytest.mark.long] * (row[0] in ("highest", "2")))
+        for row in ENDS_AND_TASKS
+    ]
+
+
 @pytest.mark.keras
-@pytest.mark.parametrize(("end", "task", "outputs"), ENDS_AND_TASKS)
+@pytest.mark.parametrize(("end", "task", "outputs"), cases(lambda end: ()))
 @pytest.mark.parametrize("shape", [(9, 8, 3)])
 def test_resnet(
     hp: Any, end: str, task: str, outputs: int, shape: tuple[int, ...], tmp_path: Path
@@ -201,7 +210,7 @@ def test_resnet_stages_go_with_the_picture(hp: Any) -> None:
 @pytest.mark.keras
 @pytest.mark.parametrize(
     ("end", "task", "outputs", "mask_value"),
-    [(*row, None if row[0] == "1" else PADDING) for row in ENDS_AND_TASKS],
+    cases(lambda end: (None if end == "1" else PADDING,)),
 )
 @pytest.mark.parametrize("name", ["rnn", "transformer"])
 def test_sequence_builders(
@@ -234,10 +243,10 @@ def test_sequence_builders_use_the_order_and_bear_an_empty_sequence(hp: Any, nam
 @pytest.mark.parametrize(
     ("end", "task", "outputs", "columns"),
     [
-        *((*row, "both") for row in ENDS_AND_TASKS),
-        ("highest", "binary", 1, "codes"),
+        *cases(lambda end: ("both",)),
+        pytest.param("highest", "binary", 1, "codes", marks=pytest.mark.long),
         ("1", "binary", 1, "numbers"),
-        ("2", "binary", 1, "tuple"),
+        pytest.param("2", "binary", 1, "tuple", marks=pytest.mark.long),
     ],
 )
 def test_tabular(hp: Any, end: str, task: str, outputs: int, columns: str, tmp_path: Path) -> None:
@@ -299,7 +308,7 @@ def finetune(shape: tuple[int, ...], outputs: int, task: str, **arguments: Any) 
 @pytest.mark.keras
 @pytest.mark.parametrize(
     ("end", "task", "outputs", "channels"),
-    [(*row, 3 if row[0] == "1" else 1) for row in ENDS_AND_TASKS],
+    cases(lambda end: (3 if end == "1" else 1,)),
 )
 def test_finetune(
     hp: Any, small_bodies: None, end: str, task: str, outputs: int, channels: int, tmp_path: Path
@@ -312,7 +321,12 @@ def test_finetune(
 
 @pytest.mark.keras
 @pytest.mark.parametrize(
-    ("body", "size"), [("MobileNetV2", 32), ("VGG16", 32), ("EfficientNetB0", 32)]
+    ("body", "size"),
+    [
+        ("MobileNetV2", 32),
+        pytest.param("VGG16", 32, marks=pytest.mark.long),
+        pytest.param("EfficientNetB0", 32, marks=pytest.mark.long),
+    ],
 )
 def test_finetune_takes_raw_pixels_for_the_bodies_of_keras(
     hp: Any, body: str, size: int, tmp_path: Path
@@ -421,6 +435,7 @@ def test_finetune_phases(
 
 
 @pytest.mark.keras
+@pytest.mark.long
 def test_finetune_in_a_search_of_keras_tuner(
     hp: Any, small_bodies: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

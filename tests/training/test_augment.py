@@ -216,4 +216,4 @@ def test_codes_alone_take_no_noise() -> None:
 
     spec = make_spec(training={"augment": {"noise": 0.1}})
     with pytest.raises(SettingError, match=r"training\.augment\.noise: it is for numbers that are"):
-        check_augment(spec, {"job": np.arange(4), "town": np.arange(4)}, ())
+        check_augment(spec, {"job": np.arange(4), "town": np.arange(4)}, (), own_fit=False)

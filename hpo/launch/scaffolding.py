@@ -51,11 +51,26 @@ def _write_table(folder: Path) -> None:
             writer.writerow([*row, wine.target_names[target]])
 
 
+def _write_pictures(folder: Path) -> None:
+    """500 of scikit-learn's handwritten digits."""
+    import numpy as np
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for index in range(500):
+        home = folder / "pictures" / str(digits.target[index])
+        home.mkdir(parents=True, exist_ok=True)
+        pixels = (digits.images[index] * 15).astype(np.uint8)
+        Image.fromarray(pixels).save(home / f"{index:03d}.png")
+
+
 def _write_nothing(folder: Path) -> None:
     """The study takes a set that scikit-learn brings."""
 
 
 _DATA: dict[str, Callable[[Path], None]] = {
+    "image": _write_pictures,
     "table": _write_table,
     "kerastuner": _write_nothing,
 }

@@ -118,12 +118,12 @@ def print_checks(checks: list[Check]) -> None:
 def print_prediction(row: dict[str, Any], as_json: bool) -> None:
     """One line: the class and its probability, or the value; with `as_json` all of it.
 
-    A picture's file stands before them.
+    A picture's file or a series's id stands before them.
     """
     if as_json:
         click.echo(json.dumps(row))
         return
-    words = [row["file"]] if "file" in row else []
+    words = [str(row[key]) for key in ("file", "id") if key in row]
     words.append(str(row["prediction"]))
     if "probability" in row:
         words.append(f"{row['probability']:.4f}")

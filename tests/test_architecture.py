@@ -33,6 +33,8 @@ NEIGHBOURS = {("spec", "space")}
 KERAS_MODULES = {
     "hpo.data.encoding",
     "hpo.data.layers",
+    "hpo.data.sources.kerasets",
+    "hpo.data.sources.tfrecord",
     "hpo.export.bundle",
     "hpo.export.predict",
     "hpo.kerastuner",

@@ -50,7 +50,7 @@ def export(
 @click.option("--array", default="x", show_default=True, help="Array in a .npz file.")
 @json_option
 def predict(bundle: Path, file: Path, array: str, as_json: bool) -> None:
-    """Predict each row of FILE (raw features, a table, pictures) with the BUNDLE's model."""
+    """Predict rows, pictures or series of FILE (features, a table) with the BUNDLE's model."""
     with trainers_of_command() as trainers:
         trainer = trainers.start()
         rows = trainer.call(

@@ -17,6 +17,9 @@ MIN_ROWS = 10
 # Below the 3.4e38 of float32, so that neither a difference nor a reciprocal can overflow.
 _LARGEST = 1e37
 
+# What a source calls a sample; elsewhere it is a row.
+_SAMPLES = {"sequences": "series"}
+
 _KINDS = {
     "c": "complex numbers",
     "U": "strings",
@@ -47,9 +50,10 @@ def check_rows(raw: RawData) -> None:
                 f"{name} is empty, its shape is {array.shape}; expected rows with features."
             )
     if len(raw.y) < MIN_ROWS:
+        rows = "windows" if "horizon" in raw.form else _SAMPLES.get(raw.form["type"], "rows")
         raise DataError(
-            f"the data has {len(raw.y)} rows; expected at least {MIN_ROWS} for train, validation "
-            "and test. Add rows."
+            f"the data has {len(raw.y)} {rows}; expected at least {MIN_ROWS} for train, validation "
+            f"and test. Add {rows}."
         )
 
 

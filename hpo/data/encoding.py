@@ -48,6 +48,10 @@ class TableEncoding:
         )
         return shape
 
+    @property
+    def mask_value(self) -> None:
+        return None
+
     def apply(self, x: Features) -> Features:
         """Encodes raw columns: float32 and strings, each (rows,)."""
         assert isinstance(x, dict)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Features = Array | dict[str, Array]
-Shape = tuple[int, ...]
+# None: an axis that may have any length, such as time.
+Shape = tuple[int | None, ...]
 T = TypeVar("T")
 
 

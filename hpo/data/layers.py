@@ -42,6 +42,7 @@ def prepared(fitted: FittedPreprocessing, x: Any) -> Any:
 
     Stock layers that compute in float32 whatever the dtype policy of the model is.
     """
+    steps = None if fitted.mask_value is None else _steps(x)
     if fitted.reshape is not None:
         x = keras.layers.Reshape(fitted.reshape, dtype="float32")(x)
     if fitted.fill:
@@ -53,4 +54,13 @@ def prepared(fitted: FittedPreprocessing, x: Any) -> Any:
         shift = [-value for value in fitted.offset]
         x = keras.layers.Rescaling(1.0, shift, dtype="float32")(x)
         x = keras.layers.Rescaling(list(fitted.scale), dtype="float32")(x)
+    if steps is not None:
+        x = keras.ops.where(steps, x, np.asarray(fitted.mask_value, np.float32))
     return x
+
+
+def _steps(x: Any) -> Any:
+    """Where (rows, steps, 1) a sequence has steps: up to the last one that holds a number."""
+    numbers = keras.ops.any(keras.ops.logical_not(keras.ops.isnan(x)), axis=-1, keepdims=True)
+    backwards = keras.ops.flip(keras.ops.cast(numbers, "int32"), axis=1)
+    return keras.ops.flip(keras.ops.cumsum(backwards, axis=1), axis=1) > 0

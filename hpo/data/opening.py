@@ -12,7 +12,8 @@ import numpy as np
 from hpo.data.checks import check_features, check_reshape, check_rows, named_arrays
 from hpo.data.features import Array, Features, each_array, take
 from hpo.data.leaks import rows_on_two_sides
-from hpo.data.preprocessing import Preparation, fit_arrays
+from hpo.data.padding import check_sequences, gaps, is_padding
+from hpo.data.preprocessing import FILLING, Preparation, fit_arrays, fit_sequences
 from hpo.data.raw import RawData
 from hpo.data.signature import DataSignature, fingerprint_of
 from hpo.data.sources import load_source
@@ -128,13 +129,20 @@ def open_data(data: DataSpec, project: Path) -> OpenedData:
 
 
 def _checked_arrays(raw: RawData, preprocess: Preprocess) -> RawData:
-    check_features(raw.x, gaps=preprocess.missing not in ("auto", "refuse"))
+    fills = preprocess.missing not in ("auto", "refuse")
+    if preprocess.mask and raw.form["type"] == "arrays":
+        raw = replace(raw, form={**raw.form, "mask": True})
+    masked = raw.form.get("mask", False)
+    check_features(raw.x, gaps=fills or masked)
+    if masked:
+        check_sequences(raw.x, gaps_allowed=fills)
     for _, array in named_arrays(raw.x):
         check_reshape(array.shape[1:], preprocess.reshape)
     if preprocess.missing != "drop":
         return raw
-    gaps = [np.isnan(array).reshape(len(array), -1).any(axis=1) for array in each_array(raw.x)]
-    whole = np.flatnonzero(~np.any(gaps, axis=0))
+    missing = gaps if masked else np.isnan
+    lacks = [missing(array).reshape(len(array), -1).any(axis=1) for array in each_array(raw.x)]
+    whole = np.flatnonzero(~np.any(lacks, axis=0))
     return replace(
         raw,
         x=take(raw.x, whole),
@@ -148,13 +156,16 @@ def _fit(raw: RawData, train: Features, preprocess: Preprocess) -> Preparation:
     if raw.form["type"] != "table":
         if preprocess.crosses:
             raise DataError("`preprocess.crosses` is for the columns of a table")
+        if raw.form.get("mask") and is_padding(raw.x).any():
+            return fit_sequences(train, preprocess)
         return fit_arrays(train, preprocess)
     # Needs Keras, which arrays do not.
     from hpo.data.encoding import fit_table
 
     assert isinstance(train, dict)
-    if preprocess.reshape is not None:
-        raise DataError("`preprocess.reshape` is for arrays; a table has columns")
+    if preprocess.reshape is not None or preprocess.mask:
+        name = "mask" if preprocess.mask else "reshape"
+        raise DataError(f"`preprocess.{name}` is for arrays; a table has columns")
     columns = {name: Column.model_validate(column) for name, column in raw.form["columns"].items()}
     return fit_table(train, columns, preprocess)
 
@@ -170,6 +181,8 @@ def _signature(
     form = dict(raw.form)
     if isinstance(raw.x, dict) and form["type"] == "arrays":
         form["inputs"] = sorted(raw.x)
+    if form["type"] != "table" and data.preprocess.missing in FILLING:
+        form["gaps"] = True
     settings = [data.preprocess.model_dump(mode="json"), form]
     counts = _class_counts(targets, split.train)
     group = None if data.split.group is None else raw.columns[data.split.group]
@@ -185,6 +198,7 @@ def _signature(
         vocabulary_sizes=preprocessing.vocabulary_sizes,
         target_mean=_of_targets(np.mean, targets, split.train),
         target_std=_of_targets(np.std, targets, split.train),
+        mask_value=preprocessing.mask_value,
         form=form,
         warnings=(
             *raw.warnings,

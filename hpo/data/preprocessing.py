@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -11,10 +12,17 @@ from numpy.typing import NDArray
 
 from hpo.data.checks import check_reshape
 from hpo.data.features import Array, Features, Shape
+from hpo.data.padding import is_padding
 from hpo.errors import DataError
 from hpo.spec.models import Preprocess
 
 Floats = NDArray[np.float32]
+
+# Rules that put a number where one is missing.
+FILLING = ("mean", "median", "zero")
+
+# Farther from 0 than normalized data comes.
+_MASK_VALUE = -1000.0
 
 _RESOLUTION = np.finfo(np.float32)
 
@@ -33,6 +41,10 @@ class Preparation(Protocol):
     def vocabulary_sizes(self) -> dict[str, int]:
         """The number of codes of each input that is to be embedded."""
 
+    @property
+    def mask_value(self) -> float | None:
+        """What the model sees in the steps that only pad a sequence; None where nothing pads."""
+
     def apply(self, x: Features) -> Features:
         """Prepares raw features. Raises DataError when they have another shape."""
 
@@ -44,7 +56,8 @@ class FittedPreprocessing:
     `raw_shape` is the shape of one sample as it comes, `reshape` the one that it is given (None
     leaves it). `fill`, `offset` and `scale` have one number for each index of the last axis, or are
     empty when nothing is filled in or normalized. They are exact in float32, so that every machine,
-    and the layers of an exported model, compute the same.
+    and the layers of an exported model, compute the same. With `mask_value` samples are sequences
+    of any length: `raw_shape` is (None, features), and steps that are padding become `mask_value`.
     """
 
     raw_shape: Shape
@@ -52,6 +65,7 @@ class FittedPreprocessing:
     offset: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
     fill: tuple[float, ...] = ()
+    mask_value: float | None = None
 
     @property
     def input_shape(self) -> Shape:
@@ -68,17 +82,21 @@ class FittedPreprocessing:
         Raises DataError when the samples have another shape.
         """
         assert not isinstance(x, dict)
-        if x.shape[1:] != self.raw_shape:
+        if not fits(x.shape[1:], self.raw_shape):
             raise DataError(
                 f"the features have shape {x.shape[1:]} a sample; "
                 f"expected {self.raw_shape}, as in the data that was searched on."
             )
-        shaped = x.astype(np.float32).reshape(len(x), *self.input_shape)
+        shaped = x.astype(np.float32)
+        if self.reshape is not None:
+            shaped = shaped.reshape(len(x), *self.reshape)
         if self.fill:
             shaped = np.where(np.isnan(shaped), np.asarray(self.fill, np.float32), shaped)
         if self.scale:
             shaped -= np.asarray(self.offset, dtype=np.float32)
             shaped *= np.asarray(self.scale, dtype=np.float32)
+        if self.mask_value is not None:
+            shaped[is_padding(x)] = self.mask_value
         return shaped
 
 
@@ -96,6 +114,10 @@ class FittedInputs:
     def vocabulary_sizes(self) -> dict[str, int]:
         return {}
 
+    @property
+    def mask_value(self) -> None:
+        return None
+
     def apply(self, x: Features) -> dict[str, Floats]:
         assert isinstance(x, dict)
         return {name: fitted.apply(x[name]) for name, fitted in self.inputs.items()}
@@ -109,6 +131,32 @@ def fit_arrays(x: Features, preprocess: Preprocess) -> FittedPreprocessing | Fit
     if not isinstance(x, dict):
         return fit_preprocessing(x, preprocess)
     return FittedInputs({name: fit_preprocessing(array, preprocess) for name, array in x.items()})
+
+
+def fit_sequences(x: Features, preprocess: Preprocess) -> FittedPreprocessing:
+    """Fits on raw train sequences (rows, steps, features), padded with NaN after their last step.
+
+    Padding counts for nothing. Raises DataError when a reshape is asked for.
+    """
+    assert not isinstance(x, dict)
+    if preprocess.reshape is not None:
+        raise DataError("`preprocess.reshape` is for samples of one shape; sequences have lengths")
+    fitted = fit_preprocessing(x[~is_padding(x)], preprocess)
+    fitted = replace(fitted, raw_shape=(None, x.shape[-1]), mask_value=_MASK_VALUE)
+    lowest = float(fitted.apply(x)[~is_padding(x)].min())
+    return fitted if lowest > _MASK_VALUE else replace(fitted, mask_value=_below(lowest))
+
+
+def _below(lowest: float) -> float:
+    """A power of ten at least ten times as far from 0."""
+    return -(10.0 ** (math.ceil(math.log10(-lowest)) + 1))
+
+
+def fits(shape: tuple[int, ...], expected: Shape) -> bool:
+    """Whether a sample's shape is the expected one, where None stands for any length."""
+    return len(shape) == len(expected) and all(
+        wanted in (None, size) for size, wanted in zip(shape, expected, strict=True)
+    )
 
 
 def fit_preprocessing(x: Array, preprocess: Preprocess) -> FittedPreprocessing:

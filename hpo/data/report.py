@@ -10,8 +10,9 @@ import numpy as np
 
 from hpo.data.checks import named_arrays
 from hpo.data.columns import MISSING
-from hpo.data.features import Array, Shape
+from hpo.data.features import Array, Shape, take
 from hpo.data.opening import OpenedData, open_data
+from hpo.data.padding import is_padding
 from hpo.data.signature import DataSignature
 from hpo.spec.models import DataSpec
 
@@ -64,15 +65,32 @@ def report_data(data: DataSpec, project: Path, plots: Path | None) -> DataReport
 
         files = draw_plots(opened, plots)
     kinds = opened.raw.form.get("columns", {})
+    padding = _padding(opened)
     columns = tuple(
-        _report(name, array[opened.split.train], array.shape[1:], kinds)
-        for name, array in named_arrays(opened.raw.x)
+        _report(name, array[opened.split.train], array.shape[1:], kinds, padding)
+        for name, array in _named_arrays(opened)
     )
     return DataReport(opened.signature, columns, _classes(opened), files)
 
 
+def _named_arrays(opened: OpenedData) -> list[tuple[str, Array]]:
+    """The arrays, or the columns of sequences."""
+    x, form = opened.raw.x, opened.raw.form
+    if form["type"] != "sequences":
+        return named_arrays(x)
+    assert not isinstance(x, dict)
+    return [(name, x[..., index]) for index, name in enumerate(form["values"])]
+
+
+def _padding(opened: OpenedData) -> float:
+    """The share of the training steps that only pad a sequence; they are not missing."""
+    if not opened.raw.form.get("mask"):
+        return 0.0
+    return float(is_padding(take(opened.raw.x, opened.split.train)).mean())
+
+
 def _report(
-    name: str, train: Array, shape: Shape, kinds: Mapping[str, Mapping[str, str]]
+    name: str, train: Array, shape: Shape, kinds: Mapping[str, Mapping[str, str]], padding: float
 ) -> ColumnReport:
     kind = kinds[name]["kind"] if name in kinds else str(train.dtype)
     if train.dtype.kind == "U":
@@ -81,6 +99,7 @@ def _report(
         missing = int((train == MISSING).sum())
         return ColumnReport(name, kind, shape, missing, len(values) - bool(missing), most, None)
     missing = int(np.isnan(train).sum()) if train.dtype.kind == "f" else 0
+    missing -= round(padding * train.size)
     different = len(np.unique(train[~np.isnan(train)])) if train.ndim == 1 else None
     low, high = float(np.nanmin(train)), float(np.nanmax(train))
     if kind == "date":

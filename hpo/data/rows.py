@@ -7,13 +7,19 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hpo.data.features import Array, Features
+from hpo.data.padding import padded
 from hpo.errors import DataError, UsageError
 from hpo.spec.models import Column
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hpo.data.series import LongTable
 
 
 def read_rows(file: Path, form: Mapping[str, Any], array: str) -> Features:
@@ -92,10 +98,57 @@ def _read_pictures(folder: Path, names: list[str], form: Mapping[str, Any]) -> A
     return pictures
 
 
+def read_series(file: Path, form: Mapping[str, Any]) -> tuple[list[Any], Array]:
+    """The ids of the series in a file in long form, and their steps, padded with NaN.
+
+    Raises:
+        UsageError: There is no such file.
+        DataError: It can't be read, or is not of the form.
+    """
+    from hpo.data.series import check_gaps, order_series
+
+    columns = tuple(form["values"])
+    frame = _read_frame(file, (form["id"], form["time"], *columns))
+    try:
+        table = order_series(frame, form["id"], form["time"])
+        numbers = table.numbers(columns)
+        if not form.get("gaps"):
+            check_gaps(table, numbers, columns)
+        _check_steps(table, form)
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
+    return table.names, padded(table.split(numbers), form["length"])
+
+
+def _check_steps(table: LongTable, form: Mapping[str, Any]) -> None:
+    """Raises DataError when a model that takes one length only can't take a series."""
+    expected, kept = form["steps"], form["length"]
+    if expected is None:
+        return
+    lengths = table.lengths if kept is None else np.minimum(table.lengths, kept)
+    if (lengths != expected).any():
+        series = int((lengths != expected).argmax())
+        raise DataError(
+            f"series {table.names[series]!r} has {table.lengths[series]} steps; the model takes "
+            f"{'at least ' if kept else ''}{expected}"
+        )
+
+
 def _read_table(file: Path, columns: Mapping[str, Any]) -> dict[str, Array]:
     from hpo.data.columns import column_array
+
+    frame = _read_frame(file, tuple(columns))
+    return {
+        name: column_array(frame[name], Column.model_validate(column))
+        for name, column in columns.items()
+    }
+
+
+def _read_frame(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     from hpo.data.sources.table import read_frame
 
+    if not file.is_file():
+        raise UsageError(f"there is no file {file} to predict from")
     frame = read_frame(file)
     missing = [name for name in columns if name not in frame.columns]
     if missing:
@@ -104,10 +157,7 @@ def _read_table(file: Path, columns: Mapping[str, Any]) -> dict[str, Array]:
         )
     if not len(frame):
         raise DataError(f"{file}: expected at least one row")
-    return {
-        name: column_array(frame[name], Column.model_validate(column))
-        for name, column in columns.items()
-    }
+    return frame
 
 
 def _read_csv(file: Path) -> Array:

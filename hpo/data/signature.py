@@ -22,14 +22,16 @@ class DataSignature:
     """What a builder and a worker need to know of the data.
 
     `input_shape` is the shape of one sample as the model sees it, by name where it has several
-    inputs. `num_outputs` is the number of units of the head: 1 for binary, the number of classes
-    for multiclass and of labels for multilabel, the number of targets for regression. `rows` counts
-    train, validation and test; `class_counts` counts the rows of each class in train, in the order
-    of `class_names`, and may hold a 0 when the split is not stratified. The three class fields are
-    None for regression. `vocabulary_sizes` has the number of codes of each input that holds whole
-    numbers to be embedded. `target_mean` and `target_std` are those of each target in train, for
-    regression; None otherwise. `form` says what raw rows look like, `warnings` what a person should
-    look at. Two workers whose `fingerprint` is equal train on the same numbers.
+    inputs; its first axis is None for sequences of different length. `num_outputs` is the number of
+    units of the head: 1 for binary, the number of classes for multiclass and of labels for
+    multilabel, the number of targets for regression. `rows` counts train, validation and test;
+    `class_counts` counts the rows of each class in train, in the order of `class_names`, and may
+    hold a 0 when the split is not stratified. The three class fields are None for regression.
+    `vocabulary_sizes` has the number of codes of each input that holds whole numbers to be
+    embedded. `target_mean` and `target_std` are those of each target in train, for regression; None
+    otherwise. `mask_value` is what all features of a step hold that only pads a sequence; None when
+    all sequences have one length. `form` says what raw rows look like, `warnings` what a person
+    should look at. Two workers whose `fingerprint` is equal train on the same numbers.
     """
 
     task: ResolvedTask
@@ -43,6 +45,7 @@ class DataSignature:
     vocabulary_sizes: dict[str, int] = field(default_factory=dict)
     target_mean: tuple[float, ...] | None = None
     target_std: tuple[float, ...] | None = None
+    mask_value: float | None = None
     form: dict[str, Any] = field(default_factory=lambda: dict(ARRAYS))
     warnings: tuple[str, ...] = ()
 

@@ -158,6 +158,32 @@ def _by_time(times: Array, split: Split) -> SplitRows:
     missing = np.isnat(times) if times.dtype.kind == "M" else np.isnan(times)
     if missing.any():
         raise DataError(f"`split.time` is missing in row {int(missing.argmax())}, counted from 0")
+    cuts = _cuts(times, split, "`split.time`")
+    return _by_number(np.searchsorted(cuts, times, side="right"))
+
+
+def parts_in_time(begins: Array, ends: Array, split: Split) -> Array:
+    """The part of each span of time, from its beginning to its end, both included.
+
+    Train ends before the first span of validation begins, and validation before test; "" is for
+    spans that lie across such a border and belong to no part.
+
+    Raises DataError when the fractions leave a part empty.
+    """
+    cuts = _cuts(begins, split, "the time of what is to be forecast")
+    first, last = (np.searchsorted(cuts, times, side="right") for times in (begins, ends))
+    parts = np.where(first == last, np.asarray(_PARTS)[first], "")
+    for part in _PARTS:
+        if not (parts == part).any():
+            raise DataError(
+                f"all that could be forecast in {part} reaches beyond it; give it a larger "
+                "fraction, or shorten the horizon"
+            )
+    return parts
+
+
+def _cuts(times: Array, split: Split, name: str) -> Array:
+    """Where validation and where test begins."""
     moments, codes = np.unique(times, return_inverse=True)
     before = np.concatenate([[0], np.cumsum(np.bincount(codes))])
     test_begins = len(times) * (1 - _fraction(split.test))
@@ -165,10 +191,10 @@ def _by_time(times: Array, split: Split) -> SplitRows:
     first, second = (int(np.abs(before - end).argmin()) for end in ends)
     if not 0 < first < second < len(moments):
         raise DataError(
-            f"`split.time` has {len(moments)} different values, which can't be cut into train, "
+            f"{name} has {len(moments)} different values, which can't be cut into train, "
             "validation and test with these fractions"
         )
-    return _by_number(np.searchsorted([first, second], codes, side="right"))
+    return moments[[first, second]]
 
 
 def _by_number(part_of_rows: Array) -> SplitRows:

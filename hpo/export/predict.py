@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from hpo.data.checks import named_arrays
 from hpo.data.features import Features
 from hpo.data.layers import raw_batches
-from hpo.data.rows import read_rows, row_names
+from hpo.data.padding import check_sequences
+from hpo.data.preprocessing import fits
+from hpo.data.rows import read_rows, read_series, row_names
 from hpo.errors import DataError, UsageError
 
 
@@ -24,7 +27,8 @@ def predict_file(bundle: Path, file: Path, array: str) -> list[dict[str, Any]]:
     Args:
         bundle: Folder that `hpo export` wrote.
         file: Raw rows in the form of the data that the model was trained on: .npz, .npy or .csv
-            of features, a table with its columns, a picture, a folder or a table of pictures.
+            of features, a table with its columns, a picture, a folder or a table of pictures,
+            series in long form (a row for each series comes back, with its `id`).
         array: Name of the array in a .npz file.
 
     Raises:
@@ -32,15 +36,23 @@ def predict_file(bundle: Path, file: Path, array: str) -> list[dict[str, Any]]:
         DataError: The rows do not have the shape that the model takes.
     """
     facts, model = _open_bundle(bundle)
-    x = read_rows(file, facts["input"], array)
-    if facts["input"]["type"] != "table":
-        _check_shape(x, model, file)
+    form = facts["input"]
+    ids: list[Any] | None = None
+    x: Features
+    if form["type"] == "sequences":
+        ids, x = read_series(file, form)
+    else:
+        x = read_rows(file, form, array)
+    if form["type"] in ("arrays", "images"):
+        _check_arrays(x, model, form, file)
     outputs = np.asarray(model.predict(raw_batches(x), verbose=0))
     if facts["outputs"] == "logits":
         to_shares = keras.ops.softmax if facts["task"] == "multiclass" else keras.ops.sigmoid
         outputs = np.asarray(to_shares(outputs))
     rows = [_row(output, facts) for output in outputs]
-    names = row_names(file, facts["input"])
+    if ids is not None:
+        return [{"id": name, **row} for name, row in zip(ids, rows, strict=True)]
+    names = row_names(file, form)
     if names is None:
         return rows
     return [{"file": name, **row} for name, row in zip(names, rows, strict=True)]
@@ -76,22 +88,41 @@ def _read_facts(metrics: Path) -> dict[str, Any]:
     return facts
 
 
+def _check_arrays(x: Features, model: keras.Model, form: Mapping[str, Any], file: Path) -> None:
+    _check_shape(x, model, file)
+    gaps = bool(form.get("gaps"))
+    padded = bool(form.get("mask")) and model.input.shape[1] is None
+    for _, array in named_arrays(x):
+        if array.dtype.kind not in "biuf" or not _is_finite(array, gaps=gaps or padded):
+            raise DataError(f"{file}: expected finite numbers")
+    if padded:
+        try:
+            check_sequences(x, gaps_allowed=gaps)
+        except DataError as error:
+            raise DataError(f"{file}: {error}") from None
+
+
+def _is_finite(array: NDArray[Any], *, gaps: bool) -> bool:
+    numbers = array.astype(np.float32)
+    return bool((np.isfinite(numbers) | (np.isnan(numbers) & gaps)).all())
+
+
 def _check_shape(x: Features, model: keras.Model, file: Path) -> None:
     shapes = keras.tree.map_structure(lambda each: tuple(each.shape[1:]), model.input)
     for name, array in named_arrays(x):
         shape = shapes[name] if isinstance(shapes, dict) else shapes
         if not array.size:
             raise DataError(f"{file}: expected at least one row")
-        if array.shape[1:] != shape:
+        if not fits(array.shape[1:], shape):
             raise DataError(
                 f"{file}: the model takes rows of shape {shape}, received {array.shape[1:]}"
             )
-        if array.dtype.kind not in "biuf" or not np.isfinite(array.astype(np.float32)).all():
-            raise DataError(f"{file}: expected finite numbers")
 
 
 def _row(output: NDArray[Any], facts: dict[str, Any]) -> dict[str, Any]:
     if facts["task"] == "regression":
+        if "horizon" in facts.get("input", {}):
+            return {"prediction": _forecast(output, facts["input"])}
         values = [float(value) for value in output]
         return {"prediction": values[0] if len(values) == 1 else values}
     names = facts["class_names"]
@@ -102,3 +133,13 @@ def _row(output: NDArray[Any], facts: dict[str, Any]) -> dict[str, Any]:
     best = int(np.argmax(shares))
     probabilities = {name: float(share) for name, share in zip(names, shares, strict=True)}
     return {"prediction": names[best], "probability": float(shares[best]), "classes": probabilities}
+
+
+def _forecast(output: NDArray[Any], form: Mapping[str, Any]) -> Any:
+    """The next steps, by name where several columns are forecast."""
+    steps = output.reshape(form["horizon"], len(form["targets"])).T
+    columns = {
+        name: [float(v) for v in column]
+        for name, column in zip(form["targets"], steps, strict=True)
+    }
+    return columns if len(columns) > 1 else next(iter(columns.values()))

@@ -124,6 +124,81 @@ class ImagesSource(Frozen):
     )
 
 
+class SequencesSource(Frozen):
+    """Series in long form, a row a time step: to classify, to rate, or to forecast by windows."""
+
+    type: Literal["sequences"]
+    path: str = Field(
+        description="The table (.csv, .tsv, .parquet), relative to the project folder."
+    )
+    id: str = Field(description="The column that names the series of a row.")
+    time: str = Field(description="The column that orders the steps of a series.")
+    values: Names = Field(min_length=1, description="The columns to learn from.")
+    target: str | Names = Field(
+        description="The column to learn, or a list: one value a series, or with `window` the "
+        "columns to forecast."
+    )
+    targets: str | None = Field(
+        None, description="A second table with `id` and `target`, a row a series."
+    )
+    length: int | None = Field(
+        None, ge=1, description="Keep so many of the last steps of a series; all when left out."
+    )
+    window: int | None = Field(
+        None, ge=1, description="Forecast: learn from so many steps in a row."
+    )
+    horizon: int | None = Field(None, ge=1, description="Forecast so many steps after a window.")
+    stride: int = Field(1, ge=1, description="Steps from one window to the next.")
+
+    @model_validator(mode="after")
+    def _is_labelled_or_windowed(self) -> SequencesSource:
+        if (self.window is None) != (self.horizon is None):
+            lacks = "horizon" if self.horizon is None else "window"
+            raise ValueError(f"window and horizon belong together, {lacks} is missing")
+        if self.window is None and self.stride != 1:
+            raise ValueError("stride belongs to window and horizon")
+        others = [key for key in ("targets", "length") if getattr(self, key) is not None]
+        if self.window is not None and others:
+            raise ValueError(f"with window and horizon there is no {others[0]}")
+        return self
+
+
+class KerasSource(Frozen):
+    """A data set of `keras.datasets`, from Keras's cache; its own test part is the test part."""
+
+    type: Literal["keras"]
+    name: Literal["mnist", "fashion_mnist", "cifar10", "cifar100", "california_housing"] = Field(
+        description="Which of the sets to load."
+    )
+
+
+class TfRecordFeature(Frozen):
+    """What a feature of a TFRecord file holds."""
+
+    dtype: Literal["float32", "int64", "string"] = Field(description="Type of its values.")
+    shape: tuple[int, ...] = Field(
+        (), strict=False, description="Shape of one sample; a single value when left out."
+    )
+
+
+class TfRecordSource(Frozen):
+    """`tf.train.Example` records in TFRecord files."""
+
+    type: Literal["tfrecord"]
+    path: str = Field(
+        description="The file, relative to the project folder; `*` and `?` match several."
+    )
+    features: dict[str, TfRecordFeature] = Field(
+        min_length=1, description="What the records hold, by name."
+    )
+    x: str | Names = Field(
+        "x",
+        description="Name of the feature to learn from; a list makes a model with several inputs.",
+    )
+    y: str = Field("y", description="Name of the feature to learn.")
+    compression: Literal["none", "gzip"] = Field("none", description="How the files are packed.")
+
+
 class PythonSource(Frozen):
     """What a function of yours returns."""
 
@@ -146,7 +221,15 @@ class PythonSource(Frozen):
 
 
 Source = Annotated[
-    SklearnSource | NpzSource | NpySource | TableSource | ImagesSource | PythonSource,
+    SklearnSource
+    | KerasSource
+    | NpzSource
+    | NpySource
+    | TableSource
+    | ImagesSource
+    | SequencesSource
+    | TfRecordSource
+    | PythonSource,
     Field(discriminator="type"),
 ]
 
@@ -216,6 +299,11 @@ class Preprocess(Frozen):
         "auto",
         description="Numbers that are missing: filled in, refused, or their rows dropped. auto: "
         "the median in a table, refused elsewhere.",
+    )
+    mask: bool = Field(
+        False,
+        description="Samples are sequences (steps, features), padded with NaN after their last "
+        "step; padding is hidden from the model.",
     )
     crosses: tuple[Cross, ...] = Field(
         (), strict=False, description="Combinations of categorical columns of a table."

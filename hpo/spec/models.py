@@ -21,15 +21,19 @@ from hpo.spec.data import (
     DataSpec,
     ImageLabels,
     ImagesSource,
+    KerasSource,
     NpySource,
     NpzSource,
     Preprocess,
     PythonSource,
+    SequencesSource,
     SklearnSource,
     Source,
     Split,
     TableSource,
     Task,
+    TfRecordFeature,
+    TfRecordSource,
 )
 from hpo.spec.messages import FindingsError
 from hpo.spec.parameters import (
@@ -76,6 +80,7 @@ __all__ = [
     "ImageLabels",
     "ImagesSource",
     "IntParameter",
+    "KerasSource",
     "ModelSpec",
     "NpySource",
     "NpzSource",
@@ -93,6 +98,7 @@ __all__ = [
     "Scalar",
     "Schedule",
     "Search",
+    "SequencesSource",
     "SklearnSource",
     "Source",
     "SpaceEntry",
@@ -101,6 +107,8 @@ __all__ = [
     "StudySpec",
     "TableSource",
     "Task",
+    "TfRecordFeature",
+    "TfRecordSource",
     "Training",
 ]
 

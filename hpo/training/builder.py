@@ -79,6 +79,7 @@ def _facts(signature: DataSignature) -> dict[str, Any]:
         "vocabulary_sizes": signature.vocabulary_sizes,
         "target_mean": signature.target_mean,
         "target_std": signature.target_std,
+        "mask_value": signature.mask_value,
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpo.data.preprocessing import fit_preprocessing
+from hpo.data.preprocessing import fit_preprocessing, fit_sequences
 from hpo.spec.models import Preprocess
 
 pytestmark = pytest.mark.keras
@@ -55,3 +55,25 @@ def test_layers_compute_in_float32_under_mixed_precision() -> None:
         keras.config.set_dtype_policy(before)
     outputs = model(HARD.astype(np.float32))
     np.testing.assert_allclose(np.asarray(outputs), fitted.apply(HARD), rtol=1e-6)
+
+
+@pytest.mark.parametrize("section", [{}, {"normalize": "robust", "missing": "mean"}])
+def test_padding_is_masked_in_layers_as_in_apply(section: dict[str, Any], tmp_path: Path) -> None:
+    import keras
+
+    from hpo.data.layers import raw_inputs
+
+    x = RNG.normal(5, 3, size=(40, 7, 2)).astype(np.float32)
+    x[::3, 4:] = np.nan
+    if section:
+        x[1, 2] = x[2, 3, 0] = np.nan
+    fitted = fit_sequences(x, Preprocess.model_validate(section))
+    keras.Model(*raw_inputs(fitted)).save(tmp_path / "model.keras")
+
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    applied = fitted.apply(x)
+    assert (applied[0, 4:] == fitted.mask_value).all()
+    assert np.isfinite(applied).all()
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), applied, rtol=1e-6)
+    shorter = x[::3, :5]
+    np.testing.assert_allclose(loaded.predict(shorter, verbose=0), applied[::3, :5], rtol=1e-6)

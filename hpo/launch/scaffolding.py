@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from hpo.errors import UsageError
 
@@ -65,12 +66,35 @@ def _write_pictures(folder: Path) -> None:
         Image.fromarray(pixels).save(home / f"{index:03d}.png")
 
 
+def _write_series(folder: Path) -> None:
+    """240 made-up waves: sine, square and saw, of 10 to 24 steps, with noise."""
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    shapes: dict[str, Callable[[Any], Any]] = {
+        "sine": np.sin,
+        "square": lambda turn: np.sign(np.sin(turn)),
+        "saw": lambda turn: turn / np.pi % 2 - 1,
+    }
+    with (folder / "data.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["series", "step", "value", "shape"])
+        for series in range(240):
+            name = list(shapes)[series % len(shapes)]
+            steps = np.arange(random.integers(10, 25))
+            wave = shapes[name](steps * random.uniform(0.3, 0.9) + random.uniform(0, 2 * np.pi))
+            noisy = wave + random.normal(0, 0.2, len(steps))
+            for step, value in enumerate(noisy.round(3).tolist()):
+                writer.writerow([series, step, value, name])
+
+
 def _write_nothing(folder: Path) -> None:
     """The study takes a set that scikit-learn brings."""
 
 
 _DATA: dict[str, Callable[[Path], None]] = {
     "image": _write_pictures,
+    "sequence": _write_series,
     "table": _write_table,
     "kerastuner": _write_nothing,
 }

@@ -39,6 +39,7 @@ from hpo.console import (
     without_passwords,
 )
 from hpo.errors import HpoError, UsageError
+from hpo.launch.places import artifacts_place, storage_url
 
 if TYPE_CHECKING:
     from hpo.study.database import Database
@@ -164,7 +165,7 @@ def run(
     from hpo.worker.signals import INTERRUPTED, interruptible
     from hpo.worker.trainers import Trainers
 
-    url, artifacts = _url(storage, project), artifacts or str(project / "artifacts")
+    url, artifacts = storage_url(storage, project), artifacts or str(project / "artifacts")
     trainers = Trainers(os.environ.get(_FORKSERVER))
     try:
         say(f"checking {file} ...")
@@ -185,7 +186,9 @@ def run(
             if no_export:
                 print_best(database, record)
             else:
-                _export(database, record, project, _place(artifacts, project), out, trainers)
+                _export(
+                    database, record, project, artifacts_place(artifacts, project), out, trainers
+                )
     finally:
         trainers.close()
     return 0
@@ -200,7 +203,7 @@ def submit(file: Path, project: Path, storage: str | None) -> None:
     from hpo.launch.submit import submit as submit_study
 
     with _trainers() as trainers:
-        record = submit_study(file, _url(storage, project), project, trainers, warn)
+        record = submit_study(file, storage_url(storage, project), project, trainers, warn)
     click.echo(record.name)
     say(f"{record.trials} trials; start workers with: hpo worker {record.name}")
 
@@ -293,14 +296,14 @@ def worker(
 
     log_to_stderr(logging.WARNING if with_parent else logging.INFO)
     options = WorkerOptions(
-        project, _place(artifacts, project), lease, threads or available_cores()
+        project, artifacts_place(artifacts, project), lease, threads or available_cores()
     )
     trainers = Trainers(os.environ.get(_FORKSERVER))
     with interruptible() as interruption:
         if with_parent:
             _stop_with_stdin(interruption.stop)
         try:
-            with _opened(_url(storage, project), db_timeout, interruption.stop) as database:
+            with _opened(storage_url(storage, project), db_timeout, interruption.stop) as database:
                 record = _find(database, study)
                 Worker(database, record, options, trainers, interruption.stop, name).run()
         finally:
@@ -317,7 +320,7 @@ def status(study: str | None, as_json: bool, project: Path, storage: str | None)
     """Show where STUDY stands; the name may be left out when there is one only."""
     from hpo.study.snapshot import take_snapshot
 
-    with _opened(_url(storage, project)) as database:
+    with _opened(storage_url(storage, project)) as database:
         snapshot = take_snapshot(database, _find(database, study))
     if as_json:
         print_json(asdict(snapshot) | {"finished": snapshot.finished})
@@ -334,7 +337,7 @@ def status(study: str | None, as_json: bool, project: Path, storage: str | None)
 @_storage_option
 def best(study: str | None, as_json: bool, project: Path, storage: str | None) -> None:
     """Show the best configuration of STUDY so far."""
-    with _opened(_url(storage, project)) as database:
+    with _opened(storage_url(storage, project)) as database:
         print_best(database, _find(database, study), as_json)
 
 
@@ -352,9 +355,9 @@ def export(
     storage: str | None,
 ) -> None:
     """Write the best model of STUDY with its config and metrics to a folder."""
-    with _opened(_url(storage, project)) as database, _trainers() as trainers:
+    with _opened(storage_url(storage, project)) as database, _trainers() as trainers:
         record = _find(database, study)
-        _export(database, record, project, _place(artifacts, project), out, trainers)
+        _export(database, record, project, artifacts_place(artifacts, project), out, trainers)
 
 
 @cli.command()
@@ -390,11 +393,11 @@ def dashboard(
     storage: str | None,
 ) -> None:
     """Serve optuna-dashboard on the storage, read-only; Ctrl-C ends it."""
-    url = _url(storage, project)
+    url = storage_url(storage, project)
     with _opened(url) as database:
         from hpo.watch.dashboard import dashboard_app, make_dashboard_server
 
-        folder = _place(artifacts, project)
+        folder = artifacts_place(artifacts, project)
         app = dashboard_app(database, folder, allow_write=allow_write)
         # SIGTERM as Ctrl-C: who leaves in order stops an embedded database behind itself.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -411,7 +414,7 @@ def stop(study: str | None, project: Path, storage: str | None) -> None:
     """Stop STUDY: its workers give their trials back and leave."""
     from hpo.study.studies import stop_study
 
-    with _opened(_url(storage, project)) as database:
+    with _opened(storage_url(storage, project)) as database:
         record = _find(database, study)
         stop_study(database, record, "stopped with hpo stop")
     say(f"stopped {record.name!r}; go on with: hpo resume {record.name}")
@@ -425,7 +428,7 @@ def resume(study: str | None, project: Path, storage: str | None) -> None:
     """Let workers go on with a stopped STUDY."""
     from hpo.study.studies import resume_study
 
-    with _opened(_url(storage, project)) as database:
+    with _opened(storage_url(storage, project)) as database:
         record = _find(database, study)
         resume_study(database, record)
     say(f"{record.name!r} goes on; start workers with: hpo worker {record.name}")
@@ -440,22 +443,12 @@ def doctor(as_json: bool, artifacts: str | None, project: Path, storage: str | N
     """Check database, artifacts, packages and machine; nothing is created."""
     from hpo.launch.doctor import examine
 
-    checks = list(examine(_url(storage, project), _place(artifacts, project)))
+    checks = list(examine(storage_url(storage, project), artifacts_place(artifacts, project)))
     if as_json:
         print_json([asdict(check) for check in checks])
     else:
         print_checks(checks)
     return 1 if any(check.state == "problem" for check in checks) else 0
-
-
-def _place(artifacts: str | None, project: Path) -> Place:
-    return open_artifacts(artifacts) if artifacts else project / "artifacts"
-
-
-def _url(storage: str | None, project: Path) -> str:
-    if storage == "embedded":
-        return f"embedded:{project / 'hpo-postgresql'}"
-    return storage or f"sqlite:///{project / 'hpo.db'}"
 
 
 @contextmanager

@@ -21,6 +21,7 @@ import keras_tuner
 from hpo.data import DataSignature
 from hpo.errors import BuilderError
 from hpo.spec.models import ModelSpec
+from hpo.usercode import find_handed_over
 
 _OURS = Path(__file__).parents[1]
 _COLOUR = re.compile("\x1b" + r"\[\d*m")
@@ -64,6 +65,10 @@ def load_builder(spec: ModelSpec, signature: DataSignature, project: Path) -> Bu
     Raises:
         BuilderError: It is not there, can't be imported, or wants parameters that nobody has.
     """
+    handed = find_handed_over(spec.builder, BuilderError)
+    if handed is not None:
+        build = _bind(handed.target, spec, _facts(signature))
+        return Builder(spec.builder, handed.source_hash, build)
     module_name, _, name = spec.builder.partition(":")
     module = _import(module_name, project.resolve())
     target = getattr(module, name, None)

@@ -6,15 +6,65 @@ import importlib
 import inspect
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from traceback import extract_tb
 from types import ModuleType
+from typing import Any
 
 from hpo.errors import UsageError
 
 _OURS = Path(__file__).parent
 _COLOUR = re.compile("\x1b" + r"\[\d*m")
+# The module that a builder of a notebook or a script is said to be in.
+MAIN = "__main__"
+
+
+@dataclass(frozen=True)
+class HandedOver:
+    """A builder that exists in this process alone.
+
+    Attributes:
+        name: As a study file would say it; its module is `__main__`.
+        source_hash: Of its source and of what it uses.
+    """
+
+    name: str
+    target: Any
+    source_hash: str
+
+
+_handed_over: dict[str, HandedOver] = {}
+
+
+@contextmanager
+def handing_over(builder: HandedOver | None) -> Iterator[None]:
+    """Inside, trainers that are threads of this process find the builder by its name."""
+    if builder is None:
+        yield
+        return
+    _handed_over[builder.name] = builder
+    try:
+        yield
+    finally:
+        _handed_over.pop(builder.name, None)
+
+
+def find_handed_over(name: str, failure: type[UsageError]) -> HandedOver | None:
+    """The builder that was handed over under this name; None if a module has it.
+
+    Raises:
+        UsageError: Of the kind `failure`: it exists in another process alone.
+    """
+    if name not in _handed_over and name.startswith(f"{MAIN}:"):
+        raise failure(
+            f"{name.partition(':')[2]} was defined in a notebook or a script and exists there "
+            "alone: call hpo.tune there again, or move it into a module and begin another study"
+        )
+    return _handed_over.get(name)
 
 
 def import_user_module(name: str, folder: Path, failure: type[UsageError]) -> ModuleType:

@@ -24,8 +24,9 @@ LEVELS = {
     "export": 5,
     "kerastuner": 5,
     "console": 6,
-    "cli": 7,
-    "__main__": 8,
+    "api": 7,
+    "cli": 8,
+    "__main__": 9,
 }
 # On one level, the second may know the first.
 NEIGHBOURS = {("spec", "space")}

@@ -10,8 +10,6 @@ from hpo.cli.options import (
     FILE,
     FOLDER,
     artifacts_option,
-    artifacts_place,
-    database_url,
     export_and_print,
     find_study,
     json_option,
@@ -21,6 +19,7 @@ from hpo.cli.options import (
     trainers_of_command,
 )
 from hpo.console import print_prediction
+from hpo.launch.places import artifacts_place, storage_url
 
 
 @click.command()
@@ -37,7 +36,7 @@ def export(
     storage: str | None,
 ) -> None:
     """Write the best model of STUDY with its config and metrics to a folder."""
-    with opened(database_url(storage, project)) as database, trainers_of_command() as trainers:
+    with opened(storage_url(storage, project)) as database, trainers_of_command() as trainers:
         record = find_study(database, study)
         export_and_print(
             database, record, project, artifacts_place(artifacts, project), out, trainers

@@ -81,18 +81,6 @@ lease_option = click.option(
 )
 
 
-def artifacts_place(artifacts: str | None, project: Path) -> Place:
-    """Where checkpoints and pictures go: what was said, or a folder of the project."""
-    return open_artifacts(artifacts) if artifacts else project / "artifacts"
-
-
-def database_url(storage: str | None, project: Path) -> str:
-    """What was said, or a SQLite file of the project."""
-    if storage == "embedded":
-        return f"embedded:{project / 'hpo-postgresql'}"
-    return storage or f"sqlite:///{project / 'hpo.db'}"
-
-
 @contextmanager
 def opened(
     url: str, patience: float = 10.0, hurry: threading.Event | None = None

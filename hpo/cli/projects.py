@@ -12,14 +12,13 @@ import click
 from hpo.cli.options import (
     FOLDER,
     artifacts_option,
-    artifacts_place,
-    database_url,
     json_option,
     project_option,
     storage_option,
     trainers_of_command,
 )
 from hpo.console import print_checks, print_data, print_json, say, warn
+from hpo.launch.places import artifacts_place, storage_url
 
 
 @click.command()
@@ -102,7 +101,7 @@ def doctor(as_json: bool, artifacts: str | None, project: Path, storage: str | N
     """Check database, artifacts, packages and machine; nothing is created."""
     from hpo.launch.doctor import examine
 
-    checks = list(examine(database_url(storage, project), artifacts_place(artifacts, project)))
+    checks = list(examine(storage_url(storage, project), artifacts_place(artifacts, project)))
     if as_json:
         print_json([asdict(check) for check in checks])
     else:

@@ -13,8 +13,6 @@ from hpo.cli.options import (
     FOLDER,
     FORKSERVER,
     artifacts_option,
-    artifacts_place,
-    database_url,
     export_and_print,
     find_study,
     lease_option,
@@ -24,6 +22,7 @@ from hpo.cli.options import (
     trainers_of_command,
 )
 from hpo.console import error_console, log_to_stderr, print_best, say, warn
+from hpo.launch.places import artifacts_place, storage_url
 
 
 @click.command()
@@ -56,7 +55,7 @@ def run(
     from hpo.worker.signals import INTERRUPTED, interruptible
     from hpo.worker.trainers import Trainers
 
-    url, artifacts = database_url(storage, project), artifacts or str(project / "artifacts")
+    url, artifacts = storage_url(storage, project), artifacts or str(project / "artifacts")
     trainers = Trainers(os.environ.get(FORKSERVER))
     try:
         say(f"checking {file} ...")
@@ -94,7 +93,7 @@ def submit(file: Path, project: Path, storage: str | None) -> None:
     from hpo.launch.submit import submit as submit_study
 
     with trainers_of_command() as trainers:
-        record = submit_study(file, database_url(storage, project), project, trainers, warn)
+        record = submit_study(file, storage_url(storage, project), project, trainers, warn)
     click.echo(record.name)
     say(f"{record.trials} trials; start workers with: hpo worker {record.name}")
 
@@ -109,7 +108,7 @@ def import_kerastuner(folder: Path, file: Path, project: Path, storage: str | No
     from hpo.launch.importing import import_project, in_words
 
     with trainers_of_command() as trainers:
-        done = import_project(folder, file, database_url(storage, project), project, trainers, warn)
+        done = import_project(folder, file, storage_url(storage, project), project, trainers, warn)
     click.echo(done.record.name)
     before = done.fitting - done.added
     say(f"{done.added} of {done.found} trials imported" + (f", {before} before" if before else ""))
@@ -160,7 +159,7 @@ def worker(
         if with_parent:
             _stop_with_stdin(interruption.stop)
         try:
-            with opened(database_url(storage, project), db_timeout, interruption.stop) as database:
+            with opened(storage_url(storage, project), db_timeout, interruption.stop) as database:
                 record = find_study(database, study)
                 Worker(database, record, options, trainers, interruption.stop, name).run()
         finally:
@@ -176,7 +175,7 @@ def stop(study: str | None, project: Path, storage: str | None) -> None:
     """Stop STUDY: its workers give their trials back and leave."""
     from hpo.study.studies import stop_study
 
-    with opened(database_url(storage, project)) as database:
+    with opened(storage_url(storage, project)) as database:
         record = find_study(database, study)
         stop_study(database, record, "stopped with hpo stop")
     say(f"stopped {record.name!r}; go on with: hpo resume {record.name}")
@@ -190,7 +189,7 @@ def resume(study: str | None, project: Path, storage: str | None) -> None:
     """Let workers go on with a stopped STUDY."""
     from hpo.study.studies import resume_study
 
-    with opened(database_url(storage, project)) as database:
+    with opened(storage_url(storage, project)) as database:
         record = find_study(database, study)
         resume_study(database, record)
     say(f"{record.name!r} goes on; start workers with: hpo worker {record.name}")

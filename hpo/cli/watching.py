@@ -10,8 +10,6 @@ import click
 
 from hpo.cli.options import (
     artifacts_option,
-    artifacts_place,
-    database_url,
     find_study,
     json_option,
     opened,
@@ -19,6 +17,7 @@ from hpo.cli.options import (
     storage_option,
 )
 from hpo.console import print_best, print_json, print_table
+from hpo.launch.places import artifacts_place, storage_url
 
 
 @click.command()
@@ -30,7 +29,7 @@ def status(study: str | None, as_json: bool, project: Path, storage: str | None)
     """Show where STUDY stands; the name may be left out when there is one only."""
     from hpo.study.snapshot import take_snapshot
 
-    with opened(database_url(storage, project)) as database:
+    with opened(storage_url(storage, project)) as database:
         snapshot = take_snapshot(database, find_study(database, study))
     if as_json:
         print_json(asdict(snapshot) | {"finished": snapshot.finished})
@@ -47,7 +46,7 @@ def status(study: str | None, as_json: bool, project: Path, storage: str | None)
 @storage_option
 def best(study: str | None, as_json: bool, project: Path, storage: str | None) -> None:
     """Show the best configuration of STUDY so far."""
-    with opened(database_url(storage, project)) as database:
+    with opened(storage_url(storage, project)) as database:
         print_best(database, find_study(database, study), as_json)
 
 
@@ -67,7 +66,7 @@ def dashboard(
     storage: str | None,
 ) -> None:
     """Serve optuna-dashboard on the storage, read-only; Ctrl-C ends it."""
-    url = database_url(storage, project)
+    url = storage_url(storage, project)
     with opened(url) as database:
         from hpo.watch.dashboard import dashboard_app, make_dashboard_server
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from hpo.errors import HpoError
 from hpo.study.leases import MOST_LOST
@@ -23,6 +24,8 @@ _LEAVE_SECONDS = 8.0
 # Workers that die again and again, without a trial that ends meanwhile, point at something that a
 # restart does not mend. A trial that kills its workers fails before that.
 _RESTARTS_PER_WORKER = MOST_LOST + 1
+# Characters of a worker's log that an error repeats.
+_LAST_WORDS = 2000
 
 
 class WorkersFailedError(HpoError):
@@ -37,6 +40,7 @@ class LaunchOptions:
         artifacts: Folder or URL, in the words that a worker is told.
         workers: How many.
         forkserver: Address of the fork server that their trainers come from.
+        log: File for what they say; None for stderr.
     """
 
     study: str
@@ -46,6 +50,7 @@ class LaunchOptions:
     workers: int
     lease_seconds: float
     forkserver: str | None
+    log: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ class LocalWorkers:
             code = worker.process.poll()
             if code is not None and code != 0:
                 self._on_death(worker.name)
+                _close_stdin(worker.process)
                 self._workers[index] = self._replace(code)
         return any(worker.process.poll() is None for worker in self._workers)
 
@@ -98,6 +104,7 @@ class LocalWorkers:
                 worker.process.kill()
                 worker.process.wait()
                 self._on_death(worker.name)
+            _close_stdin(worker.process)
 
     def _alive(self) -> Iterator[subprocess.Popen[bytes]]:
         processes = (worker.process for worker in self._workers)
@@ -107,11 +114,18 @@ class LocalWorkers:
         self._restarts += 1
         if code > 0 or self._restarts > _RESTARTS_PER_WORKER * self._options.workers:
             raise WorkersFailedError(
-                f"a worker ended with exit code {code}; its message is above. "
+                f"a worker ended with exit code {code}; {self._last_words()} "
                 "The study is intact: start it again once the cause is mended."
             )
         logger.warning("a worker was killed by signal %d; another one takes its place", -code)
         return self._start()
+
+    def _last_words(self) -> str:
+        log = self._options.log
+        if log is None:
+            return "its message is above."
+        words = log.read_text(errors="replace").rpartition("error: ")[2]
+        return f"its last words, in {log}: {words.strip()[-_LAST_WORDS:]}"
 
     def _start(self) -> _Worker:
         options, name = self._options, worker_name()
@@ -126,13 +140,30 @@ class LocalWorkers:
             environment["HPO_FORKSERVER"] = options.forkserver
         # A closed stdin tells a worker that this process is gone; a session of its own keeps a
         # terminal's Ctrl-C away from it.
-        process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, start_new_session=True
-        )
+        with self._output() as output:
+            process = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stderr=output,
+                start_new_session=True,
+            )
         return _Worker(name, process)
+
+    def _output(self) -> contextlib.AbstractContextManager[BinaryIO | None]:
+        log = self._options.log
+        if log is None:
+            return contextlib.nullcontext()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return log.open("ab")
 
     def _threads(self) -> int:
         return max(1, available_cores() // self._options.workers)
+
+
+def _close_stdin(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
 
 
 def available_cores() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from hpo.artifacts import check_writable, open_artifacts
 from hpo.errors import StudyStoppedError
@@ -25,6 +26,19 @@ class RunEnd:
     interrupted: bool
 
 
+class Workers(Protocol):
+    """Workers that were started here."""
+
+    def tend(self, finished: int) -> bool:
+        """Looks after them; False once all have left. Raises what kept them from working.
+
+        `finished` is the number of trials of the study that have ended by now.
+        """
+
+    def stop(self) -> None:
+        """Has them give their trials back and leave."""
+
+
 def work_through(
     database: Database,
     record: StudyRecord,
@@ -32,16 +46,38 @@ def work_through(
     interruption: Interruption,
     show: Callable[[Snapshot], None],
 ) -> RunEnd:
-    """Runs local workers until the study is finished, stopped or interrupted.
+    """Runs local worker processes until the study is finished, stopped or interrupted.
 
     Raises:
         StudyStoppedError: The study is stopped; says why and how to go on.
         WorkersFailedError: The workers can't work.
         ArtifactsError: Checkpoints can't be written; no worker was started.
     """
+
+    def start() -> Workers:
+        # Once, instead of in the words of every worker.
+        check_writable(open_artifacts(options.artifacts))
+        return LocalWorkers(options, lambda name: release_worker(database, record.study_id, name))
+
+    return attend(database, record, start, interruption, show)
+
+
+def attend(
+    database: Database,
+    record: StudyRecord,
+    start: Callable[[], Workers],
+    interruption: Interruption,
+    show: Callable[[Snapshot], None],
+) -> RunEnd:
+    """Starts workers, if there is work, and stays until the study is finished or interrupted.
+
+    Raises:
+        StudyStoppedError: The study is stopped; says why and how to go on.
+        HpoError: The workers can't work.
+    """
     snapshot = take_snapshot(database, record)
     if snapshot.state == "running":
-        snapshot = _tend(database, record, options, interruption, show)
+        snapshot = _tend(database, record, start(), interruption, show)
     if snapshot.state == "stopped":
         raise StudyStoppedError(
             f"the study {record.name!r} is stopped: {snapshot.reason}; {snapshot.finished} of "
@@ -53,13 +89,10 @@ def work_through(
 def _tend(
     database: Database,
     record: StudyRecord,
-    options: LaunchOptions,
+    workers: Workers,
     interruption: Interruption,
     show: Callable[[Snapshot], None],
 ) -> Snapshot:
-    # Once, instead of in the words of every worker.
-    check_writable(open_artifacts(options.artifacts))
-    workers = LocalWorkers(options, lambda name: release_worker(database, record.study_id, name))
     try:
         snapshot = take_snapshot(database, record)
         while workers.tend(snapshot.finished) and not interruption.stop.is_set():

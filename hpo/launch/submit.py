@@ -49,7 +49,10 @@ def validate(path: Path, project: Path, trainers: Trainers) -> Validated:
     Raises:
         StudyFileError, DataError, BuilderError: With every problem that was found.
     """
-    file = load_study_file(path)
+    return _validate(load_study_file(path), project, trainers)
+
+
+def _validate(file: StudyFile, project: Path, trainers: Trainers) -> Validated:
     _check_options(file)
     trainer = trainers.start()
     try:
@@ -90,7 +93,20 @@ def _check_options(file: StudyFile) -> None:
 def submit(
     path: Path, url: str, project: Path, trainers: Trainers, warn: Callable[[str], None]
 ) -> StudyRecord:
-    """Creates the study, or opens it when it is there and the same.
+    """Creates the study of a study file, or opens it when it is there and the same.
+
+    Raises:
+        StudyFileError, DataError, BuilderError: With every problem that was found.
+        StudyMismatchError: A study of this name is there and differs.
+    """
+    parse_url(url)
+    return submit_file(load_study_file(path), url, project, trainers, warn)
+
+
+def submit_file(
+    file: StudyFile, url: str, project: Path, trainers: Trainers, warn: Callable[[str], None]
+) -> StudyRecord:
+    """As `submit`, for a study file that was read.
 
     A study that is finished is opened without looking at data and builder: nothing will run.
     `warn` is told what a person should look at.
@@ -98,12 +114,11 @@ def submit(
     Raises:
         StudyMismatchError: A study of this name is there and differs.
     """
-    parse_url(url)
-    spec = load_study_file(path).spec
+    spec = file.spec
     known = _known(url, spec)
     if known is not None and known.finished:
         return known.record
-    validated = validate(path, project, trainers)
+    validated = _validate(file, project, trainers)
     for words in validated.preflight.warnings:
         warn(words)
     database = Database(url, create=True)

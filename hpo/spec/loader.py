@@ -69,6 +69,19 @@ def load_study_file(path: Path) -> StudyFile:
     return StudyFile(path, spec, document)
 
 
+def read_study_values(values: dict[str, Any], origin: str) -> StudyFile:
+    """Checks what would stand in a study file; `origin` stands for the file in messages.
+
+    Raises StudyFileError, whose problems have a path and no line.
+    """
+    from hpo.spec.yaml12 import Document
+
+    spec, findings = _parse(values)
+    if spec is None:
+        raise StudyFileError(origin, [Problem(f.message, dotted(f.path)) for f in findings])
+    return StudyFile(Path(origin), spec, Document(values))
+
+
 def _text(path: Path) -> str:
     try:
         content = path.read_bytes()

@@ -16,7 +16,7 @@ import keras_tuner
 from hpo.data import DataSignature
 from hpo.errors import BuilderError
 from hpo.spec.models import ModelSpec
-from hpo.usercode import describe, hint, import_user_module
+from hpo.usercode import describe, find_handed_over, hint, import_user_module
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,10 @@ def load_builder(spec: ModelSpec, signature: DataSignature, project: Path) -> Bu
     Raises:
         BuilderError: It is not there, can't be imported, or wants parameters that nobody has.
     """
+    handed = find_handed_over(spec.builder, BuilderError)
+    if handed is not None:
+        build, own_fit = _bind(handed.target, spec, _facts(signature))
+        return Builder(spec.builder, handed.source_hash, build, own_fit)
     module_name, _, name = spec.builder.partition(":")
     module = import_user_module(module_name, project, BuilderError)
     target = getattr(module, name, None)

@@ -11,7 +11,7 @@ import threading
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hpo.errors import ArtifactsError, DivergedError, HpoError, TrialError
 from hpo.spec import StudySpec
@@ -33,7 +33,7 @@ def serve(connection: Connection, log: Path | None) -> None:
         # A trainer without a log still trains; a full disk is told of by its checkpoints.
         with contextlib.suppress(OSError):
             _write_output_to(log)
-    _Trainer(_Pipe(connection)).run()
+    TrainerSide(_Pipe(connection)).run()
 
 
 def _write_output_to(log: Path) -> None:
@@ -42,6 +42,16 @@ def _write_output_to(log: Path) -> None:
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.close(file)
+
+
+class Pipe(Protocol):
+    """The trainer's end of the pipe to its worker."""
+
+    def receive(self) -> Any: ...
+
+    def send(self, message: Any) -> None: ...
+
+    def ask(self, message: Any) -> Any: ...
 
 
 class _Pipe:
@@ -77,9 +87,16 @@ class _Pipe:
                 os._exit(0)
 
 
-class _Trainer:
-    def __init__(self, pipe: _Pipe) -> None:
+class TrainerSide:
+    """The trainer's half of the conversation: does what arrives on the pipe.
+
+    Args:
+        own_process: Whether nobody else uses TensorFlow here, so that it may be set up.
+    """
+
+    def __init__(self, pipe: Pipe, *, own_process: bool = True) -> None:
         self._pipe = pipe
+        self._own_process = own_process
         self._bench: Bench | None = None
 
     def run(self) -> None:
@@ -98,7 +115,10 @@ class _Trainer:
         from hpo.training.trial import prepare
 
         spec = StudySpec.from_json(message.spec_json)
-        _set_up_tensorflow(message.threads, spec.training.deterministic)
+        if self._own_process:
+            _set_up_tensorflow(message.threads)
+        if spec.training.deterministic:
+            _make_deterministic()
         self._bench = prepare(spec, message.project)
         return m.Ready(
             data=self._bench.data.signature.fingerprint,
@@ -138,7 +158,7 @@ class _Trainer:
 class _PipeChannel:
     """A trial's channel to the study: over the pipe."""
 
-    def __init__(self, pipe: _Pipe) -> None:
+    def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
         self.epochs = 0
 
@@ -175,13 +195,17 @@ def _call(message: m.Call) -> m.Returned:
     return m.Returned(function(**message.arguments))
 
 
-def _set_up_tensorflow(threads: int, deterministic: bool) -> None:
+def _set_up_tensorflow(threads: int) -> None:
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
-    if deterministic:
-        tf.config.experimental.enable_op_determinism()
     for device in tf.config.list_physical_devices("GPU"):
         # Otherwise the first trainer takes the whole memory of a GPU that others share.
         tf.config.experimental.set_memory_growth(device, True)
+
+
+def _make_deterministic() -> None:
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()

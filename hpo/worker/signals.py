@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 INTERRUPTED = 130
 
@@ -25,9 +26,13 @@ class Interruption:
         self.by_user = False
 
 
+def _end_process() -> None:
+    os._exit(INTERRUPTED)
+
+
 @contextmanager
-def interruptible() -> Iterator[Interruption]:
-    """The first SIGINT or SIGTERM sets an event, a second one ends the process at once.
+def interruptible(again: Callable[[], Any] = _end_process) -> Iterator[Interruption]:
+    """The first SIGINT or SIGTERM sets an event, a second one calls `again`: ends the process.
 
     The handlers that were there before are put back. Main thread only.
     """
@@ -35,9 +40,10 @@ def interruptible() -> Iterator[Interruption]:
 
     def handle(number: int, _frame: FrameType | None) -> None:
         if interruption.stop.is_set():
-            os._exit(INTERRUPTED)
-        interruption.by_user = number == signal.SIGINT
-        interruption.stop.set()
+            again()
+        else:
+            interruption.by_user = number == signal.SIGINT
+            interruption.stop.set()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,0 +1,19 @@
+"""Where a study and its files lie when nobody says otherwise: in the project folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpo.artifacts import Place, open_artifacts
+
+
+def storage_url(storage: str | None, project: Path) -> str:
+    """URL of the database, with `embedded` and nothing at all spelled out."""
+    if storage == "embedded":
+        return f"embedded:{project / 'hpo-postgresql'}"
+    return storage or f"sqlite:///{project / 'hpo.db'}"
+
+
+def artifacts_place(artifacts: str | None, project: Path) -> Place:
+    """Folder or URL of checkpoints and pictures."""
+    return open_artifacts(artifacts) if artifacts else project / "artifacts"

@@ -1,0 +1,23 @@
+"""The example of docs/python-api.md works as it is printed there, with fewer trials."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.api.conftest import Script
+from tests.conftest import ROOT
+
+pytestmark = [pytest.mark.keras, pytest.mark.slow]
+
+
+def test_the_example(script: Script, folder: Path) -> None:
+    text = (ROOT / "docs" / "python-api.md").read_text()
+    block = re.search(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert block is not None
+    done = script(block[1].replace("trials=20", "trials=2").replace('"epochs": 30', '"epochs": 2'))
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (folder / "model").iterdir()}
+    assert names >= {"model.keras", "config.yaml", "metrics.json"}

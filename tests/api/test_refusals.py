@@ -1,0 +1,107 @@
+"""What `hpo.tune` refuses before it looks at data or Keras, and how builders are found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hpo
+from hpo.api.builders import find_builder
+from hpo.api.objectives import direction_of
+from hpo.errors import BuilderError, StudyFileError, UsageError
+
+DATA = (np.zeros((20, 2)), np.repeat([0, 1], 10))
+
+
+def build(hp: Any) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("metric", "direction"),
+    [
+        ("val_accuracy", "maximize"),
+        ("accuracy", "maximize"),
+        ("val_loss", "minimize"),
+        ("val_auc", "maximize"),
+        ("val_AUC", "maximize"),
+        ("val_mean_absolute_error", "minimize"),
+        ("val_rmse", "minimize"),
+        ("val_f1_score", "maximize"),
+        ("val_F1Score", "maximize"),
+        ("val_r2_score", "maximize"),
+        ("val_sparse_categorical_crossentropy", "minimize"),
+        ("val_top_k_categorical_accuracy", "maximize"),
+        ("val_precision", "maximize"),
+        ("val_kl_divergence", "minimize"),
+    ],
+)
+def test_the_direction_of_a_metric(metric: str, direction: str) -> None:
+    assert direction_of(metric, None) == direction
+
+
+def test_a_metric_of_an_unclear_name() -> None:
+    with pytest.raises(UsageError, match=r"'val_score' does not say .* give direction"):
+        direction_of("val_score", None)
+    assert direction_of("val_score", "minimize") == "minimize"
+
+
+def test_how_a_builder_is_named() -> None:
+    class Tuner:
+        def build(self, hp: Any) -> Any: ...
+
+    inner = find_builder(Tuner())
+    assert (inner.reference, inner.study_name) == ("__main__:Tuner", "Tuner")
+    module = find_builder(build)
+    assert (module.reference, module.handed) == ("tests.api.test_refusals:build", None)
+    assert module.study_name == "test_refusals-build"
+    assert find_builder(lambda hp: hp).reference == "__main__:lambda"
+    assert find_builder("models.mlp:MLP").study_name == "mlp-MLP"
+    with pytest.raises(BuilderError, match="build must be a function, a HyperModel or text"):
+        find_builder(42)
+
+
+def refused(tmp_path: Path, **arguments: Any) -> str:
+    with pytest.raises(UsageError) as caught:
+        hpo.tune(lambda hp: hp, DATA, project=tmp_path, **arguments)
+    assert list(tmp_path.iterdir()) == []
+    return str(caught.value)
+
+
+def test_several_workers_need_a_module(tmp_path: Path) -> None:
+    words = refused(tmp_path, workers=2)
+    assert "exists in this process alone" in words
+    assert "move it into a module" in words
+
+
+def test_a_bad_entry_is_told_with_its_path(tmp_path: Path) -> None:
+    words = refused(
+        tmp_path,
+        space={"dropout": {"type": "float", "low": 0.5, "high": 0}, "rate": {"tipe": "int"}},
+        training={"epoch": 3},
+        name="?",
+    )
+    for path in ("space.dropout", "space.rate", "training.epoch", "name"):
+        assert f"\n  hpo.tune: {path}" in words
+    assert "epochs" in words
+
+
+def test_values_of_numpy_are_plain(tmp_path: Path) -> None:
+    with pytest.raises(StudyFileError) as caught:
+        hpo.tune(
+            build,
+            DATA,
+            project=tmp_path,
+            space={"units": {"type": "int", "low": np.int64(1), "high": np.int64(4)}},
+            training={"epochs": np.int32(3), "metrics": ("AUC",)},
+            search={"sampler": "nonsense"},
+        )
+    assert [problem.path for problem in caught.value.problems] == ["search.sampler"]
+
+
+def test_nothing_is_said_twice(tmp_path: Path) -> None:
+    assert "trials is given twice" in refused(tmp_path, search={"trials": 3})
+    assert "workers must be 1 or more" in refused(tmp_path, workers=0)
+    assert "not a database URL" in refused(tmp_path, storage="hpo.db")

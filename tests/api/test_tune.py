@@ -1,0 +1,239 @@
+"""`hpo.tune` as a user calls it: in scripts, in a notebook's namespace, with worker processes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hpo
+from hpo.errors import BuilderError, HpoError, StudyMismatchError, StudyStoppedError
+from tests.api.conftest import CELL, Script, start_script
+from tests.conftest import hpo_command
+from tests.end_to_end.conftest import BUILDER
+
+pytestmark = [pytest.mark.keras, pytest.mark.slow]
+
+SCRIPT = f"""
+{CELL}
+study = hpo.tune(build, (x, y), trials=4, training={{"epochs": 3}})
+"""
+IRIS = {"source": {"type": "sklearn", "name": "iris"}, "preprocess": {"normalize": "standard"}}
+
+
+def command(folder: Path, *arguments: str) -> Any:
+    done = subprocess.run(
+        hpo_command(*arguments), cwd=folder, capture_output=True, text=True, check=False
+    )
+    return json.loads(done.stdout) if done.returncode == 0 else done.stderr
+
+
+def test_a_script_of_its_own(script: Script, folder: Path) -> None:
+    done = script(
+        f"""
+{SCRIPT}
+import json
+bundle = study.export()
+study.plot().savefig("plot.png")
+print(json.dumps({{
+    "name": study.name,
+    "state": study.status.state,
+    "value": study.best.value,
+    "params": study.best.params,
+    "columns": list(study.trials.columns),
+    "values": study.trials["value"].tolist(),
+    "test": bundle.test,
+    "shown": repr(study),
+}}))
+"""
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["name"], found["state"]) == ("build", "finished")
+    assert set(found["params"]) >= {"depth", "units_0", "dropout"}
+    assert {"number", "state", "params_depth", "user_attrs_epochs"} <= set(found["columns"])
+    assert found["value"] == max(found["values"])
+    assert set(found["test"]) == {"loss", "accuracy"}
+    assert found["shown"].startswith("<hpo.Study 'build': 4/4 trials, best val_accuracy")
+    assert "1/4 trials" in done.stderr
+    assert "the study 'build' is finished: 4/4 trials" in done.stderr
+    assert (folder / "plot.png").stat().st_size > 10_000
+    assert (folder / "bundles" / "build" / "model.keras").is_file()
+    # The same study for the command.
+    assert command(folder, "status", "--json")["finished"] == 4
+    assert command(folder, "best", "--json")["value"] == found["value"]
+    assert "build was defined in a notebook or a script" in command(folder, "export")
+
+    # Finished: nothing is trained again, but another builder is not taken for this one.
+    again = script(SCRIPT + "print(study.best.value == study.trials['value'].max())")
+    assert again.stdout.splitlines() == ["True"], again.stderr
+    changed = script(SCRIPT.replace('"relu"', '"tanh"'))
+    assert "StudyMismatchError" in changed.stderr
+    assert "with another source of build: give this one another name" in changed.stderr
+
+
+def test_a_notebook_s_namespace(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Cells run in a plain namespace; TensorFlow is in use in the process already."""
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    exec(CELL, namespace)
+    exec("import keras\nkeras.ops.sum(keras.ops.ones(3))", namespace)
+    exec(
+        'study = hpo.tune(build, (x, y), trials=3, training={"epochs": 2}, name="cells")', namespace
+    )
+    study: hpo.Study = namespace["study"]
+    assert study.status.complete == 3
+    assert "the study 'cells' is finished" in capsys.readouterr().err
+    # A longer study goes on in the same process, and its lambda is another builder.
+    exec(
+        'study = hpo.tune(build, (x, y), trials=4, training={"epochs": 2}, name="cells",'
+        " progress=False)",
+        namespace,
+    )
+    assert study.status.complete == 4
+    assert capsys.readouterr().err == ""
+    assert study.export(folder / "model").folder == folder / "model"
+    with pytest.raises(StudyMismatchError) as caught:
+        exec(
+            "hpo.tune(lambda hp, input_shape, num_outputs: build(hp, input_shape, num_outputs),"
+            ' (x + 1, y), trials=5, training={"epochs": 2}, name="cells")',
+            namespace,
+        )
+    for words in ("builder source: the study has", "Give this one another name"):
+        assert words in str(caught.value)
+    assert "data.source.path: the study has artifacts/cells/data-" in str(caught.value)
+    assert len(list((folder / "artifacts" / "cells").glob("data-*"))) == 1
+
+
+def test_a_builder_that_raises_stops_the_study(folder: Path) -> None:
+    calls = []
+
+    def build(hp: Any, input_shape: Any, num_outputs: int) -> Any:
+        import keras
+
+        calls.append(hp.Int("units", 4, 8))
+        if len(calls) > 3:
+            sys.exit("as user code may")
+        if len(calls) > 2:
+            raise RuntimeError("out of ideas")
+        return keras.Sequential([keras.Input(input_shape), keras.layers.Dense(num_outputs)])
+
+    with pytest.raises(BuilderError, match="must put out probabilities"):
+        hpo.tune(build, IRIS)
+    assert list(folder.iterdir()) == []
+
+    def tired(hp: Any, input_shape: Any, num_outputs: int) -> Any:
+        import keras
+
+        calls.append(hp.Int("units", 4, 8))
+        if len(calls) == 3:
+            sys.exit("as user code may")
+        if len(calls) > 2:
+            raise RuntimeError("out of ideas")
+        layers = [keras.Input(input_shape), keras.layers.Dense(num_outputs, "softmax")]
+        return keras.Sequential(layers)
+
+    calls.clear()
+    search = {"max_consecutive_failures": 2}
+    with pytest.raises(StudyStoppedError, match="out of ideas"):
+        hpo.tune(tired, IRIS, training={"epochs": 1}, search=search, name="tired")
+    study = hpo.open_study("tired")
+    assert (study.status.state, study.status.failed) == ("stopped", 2)
+    assert study.trials["user_attrs_reason"].str.contains("out of ideas").sum() == 2
+
+
+def test_two_worker_processes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "my_model.py").write_text(BUILDER)
+    monkeypatch.syspath_prepend(folder)
+    import my_model  # type: ignore[import-not-found]
+
+    study = hpo.tune(
+        my_model.build,
+        IRIS,
+        objective="val_loss",
+        trials=4,
+        workers=2,
+        training={"epochs": 2},
+        search={"pruner": "median"},
+        name="processes",
+    )
+    assert study.status.finished == 4
+    assert study.best.value == study.trials["value"].min()
+    assert len(study.plot().axes) > 3
+    again = hpo.open_study("processes")
+    assert again.best == study.best
+    assert set(again.export().test) == {"loss", "accuracy"}
+    # What a worker has to say reaches whoever has no terminal.
+    (folder / "my_model.py").write_text(BUILDER.replace("relu", "tanh"))
+    with pytest.raises(HpoError, match="builder source"):
+        hpo.tune(
+            "my_model:build",
+            IRIS,
+            objective="val_loss",
+            trials=5,
+            workers=2,
+            training={"epochs": 2},
+            search={"pruner": "median"},
+            name="processes",
+        )
+
+
+def test_a_frame_in_worker_processes(
+    folder: Path, forkserver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sklearn.datasets import load_iris
+
+    monkeypatch.setenv("HPO_FORKSERVER", forkserver)
+    (folder / "my_model.py").write_text(BUILDER)
+    frame = load_iris(as_frame=True).frame
+    frame["target"] = frame["target"].map({0: "setosa", 1: "versicolor", 2: "virginica"})
+    study = hpo.tune(
+        "my_model:build",
+        frame,
+        target="target",
+        trials=2,
+        training={"epochs": 2},
+        name="frame",
+        preprocess={"normalize": "standard"},
+        split={"seed": 3},
+    )
+    assert study.status.complete == 2
+    # The data lies in a file, so workers may go on with the study later.
+    assert len(list((folder / "artifacts" / "frame").glob("data-*.parquet"))) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_and_the_same_call_again(
+    workers: int, folder: Path, forkserver: str, script: Script
+) -> None:
+    text = f"""
+{CELL if workers == 1 else CELL.replace(BUILDER, "from my_model import build")}
+study = hpo.tune(
+    build, (x, y), trials=5, workers={workers}, training={{"epochs": 60}}, name="long", lease=600
+)
+print("resumed", study.trials.get("user_attrs_resumed_at", []).notna().sum())
+"""
+    (folder / "my_model.py").write_text(BUILDER)
+    process = start_script(folder, text, forkserver)
+    assert process.stderr is not None
+    while "2/5 trials" not in (line := process.stderr.readline()):
+        assert line
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert "interrupted; " in errors
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    left = hpo.open_study("long").status
+    assert (left.state, left.running) == ("running", 0)
+    assert 2 <= left.finished < 5
+    done = script(text)
+    assert done.returncode == 0, done.stderr
+    words = f"going on with the study 'long': {left.finished} of 5 trials are finished"
+    assert words in done.stderr
+    assert hpo.open_study("long").status.finished == 5
+    assert done.stdout.splitlines()[-1] == f"resumed {left.waiting}"

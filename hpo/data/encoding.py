@@ -7,6 +7,7 @@ numbers. Text columns go through `keras.utils.FeatureSpace`.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from keras.utils import FeatureSpace
 
 from hpo.data.features import Array, Features, Shape
-from hpo.data.layers import prepared, raw_batches
+from hpo.data.layers import plain_name, prepared, raw_batches
 from hpo.data.preprocessing import FittedPreprocessing, fit_preprocessing
 from hpo.errors import DataError
 from hpo.spec.models import Column, Preprocess
@@ -55,7 +56,8 @@ class TableEncoding:
     def apply(self, x: Features) -> Features:
         """Encodes raw columns: float32 and strings, each (rows,)."""
         assert isinstance(x, dict)
-        batches = raw_batches({name: x[name] for name in self.model.input}, _BATCH)
+        known = {name: x[name] for name in x if plain_name(name) in self.model.input}
+        batches = raw_batches(known, _BATCH)
         encoded: Features = self.model.predict(batches, verbose=0)
         return encoded
 
@@ -68,6 +70,7 @@ def fit_table(
     Raises DataError when a combination of columns asks for what is not there.
     """
     names = sorted(columns)
+    _check_names(names)
     inputs = {name: _input(name, columns[name]) for name in names}
     vectors = _numbers(x, columns, inputs, preprocess)
     coded: dict[str, Any] = {}
@@ -80,23 +83,25 @@ def fit_table(
         for key, output in encoded.items():
             name = next((name for name, each in keys.items() if each == key), None)
             if name is not None and columns[name].encode == "embed":
-                coded[_plain(name)] = keras.layers.Reshape(())(output)
-                sizes[_plain(name)] = int(space.preprocessors[key].vocabulary_size())
+                coded[plain_name(name)] = keras.layers.Reshape(())(output)
+                sizes[plain_name(name)] = int(space.preprocessors[key].vocabulary_size())
             else:
                 vectors.append(keras.layers.Flatten()(keras.ops.cast(output, "float32")))
     # Named, because a user's model inside an exported one has the name that Keras makes up.
-    model = keras.Model(inputs, _outputs(vectors, coded), name="preprocessing")
+    by_name = {plain_name(name): each for name, each in inputs.items()}
+    model = keras.Model(by_name, _outputs(vectors, coded), name="preprocessing")
     return TableEncoding(model, sizes)
 
 
 def _input(name: str, column: Column) -> Any:
     dtype = "string" if column.kind in ("categorical", "text") else "float32"
-    return keras.Input((1,), name=_plain(name), dtype=dtype)
+    return keras.Input((1,), name=plain_name(name), dtype=dtype)
 
 
-def _plain(name: str) -> str:
-    """Keras takes no slash in an input's name."""
-    return name.replace("/", "_")
+def _check_names(names: list[str]) -> None:
+    twice = [name for name, count in Counter(map(plain_name, names)).items() if count > 1]
+    if twice:
+        raise DataError(f"two columns would be the input {twice[0]!r} of a model; rename one")
 
 
 def _numbers(

@@ -18,8 +18,12 @@ def raw_inputs(fitted: Preparation) -> tuple[Any, Any]:
     A model that begins with them takes raw features and loads with Keras alone, in safe mode.
     """
     if isinstance(fitted, FittedInputs):
-        inputs = {name: keras.Input(f.raw_shape, name=name) for name, f in fitted.inputs.items()}
-        return inputs, {name: prepared(f, inputs[name]) for name, f in fitted.inputs.items()}
+        inputs = {
+            plain_name(name): keras.Input(f.raw_shape, name=plain_name(name))
+            for name, f in fitted.inputs.items()
+        }
+        ready = {name: prepared(f, inputs[plain_name(name)]) for name, f in fitted.inputs.items()}
+        return inputs, ready
     if isinstance(fitted, FittedPreprocessing):
         single = keras.Input(fitted.raw_shape, name="raw_input")
         return single, prepared(fitted, single)
@@ -31,8 +35,15 @@ def raw_inputs(fitted: Preparation) -> tuple[Any, Any]:
     return columns, model(columns)
 
 
+def plain_name(name: str) -> str:
+    """The name of a column as the input of a model: Keras takes no slash there."""
+    return name.replace("/", "_")
+
+
 def raw_batches(x: Features, size: int = 256) -> Any:
     """Raw rows as batches for a model that takes them; columns of a table as (rows, 1)."""
+    if isinstance(x, dict):
+        x = {plain_name(name): array for name, array in x.items()}
     columns = map_arrays(lambda array: array.reshape(-1, 1) if array.ndim == 1 else array, x)
     return tf.data.Dataset.from_tensor_slices(columns).batch(size)
 

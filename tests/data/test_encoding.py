@@ -116,6 +116,14 @@ def test_a_cross_of_what_is_no_category() -> None:
         fit({"age": KINDS["age"], "job": KINDS["job"]}, crosses=crosses)
 
 
+def test_two_columns_of_one_input_name() -> None:
+    from hpo.data.encoding import fit_table
+
+    columns = {"a/b": Column(kind="numeric"), "a_b": Column(kind="numeric")}
+    with pytest.raises(DataError, match="two columns would be the input 'a_b'"):
+        fit_table(dict.fromkeys(columns, X["age"]), columns, Preprocess())
+
+
 def test_a_saved_model_takes_raw_columns_and_does_the_same(tmp_path: Path) -> None:
     import keras
 

@@ -1,6 +1,7 @@
 # make run    sets everything up, tunes a model on scikit-learn's digits, exports the best one
 # make test   sets everything up, runs all tests
 # make check  linters, types and the quick tests
+# make anchors whole studies, for the accuracy that they reach
 # make faults the long tests that make test leaves out: more faults, and every database
 # Each installs into .venv first, when pyproject.toml or constraints.txt is newer.
 
@@ -13,7 +14,7 @@ STAMP := $(VENV)/.installed-$(TENSORFLOW)
 STUDY ?= studies/digits-mlp.yaml
 WORKERS ?= 2
 
-.PHONY: install run test faults storm check lint schema clean
+.PHONY: install run test faults anchors storm check lint schema clean
 
 install: $(STAMP)
 
@@ -30,10 +31,14 @@ run: install
 	$(BIN)/hpo run $(STUDY) --workers $(WORKERS)
 
 test: install
-	$(BIN)/python -m pytest -m 'not long' -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m 'not long and not anchor' -n 2 --dist loadfile
 
 faults: install
 	$(BIN)/python -m pytest -m long -n 2 --dist loadfile
+
+# Accuracies that the studies reach, and KerasTuner's large networks.
+anchors: install
+	$(BIN)/python -m pytest -m anchor -n 0
 
 # The random storm with as many seeds as asked: make storm SEEDS=10
 SEEDS ?= 3
@@ -43,7 +48,7 @@ storm: install
 # Folders whose every test needs Keras are not even collected: that would import it.
 KERAS_TESTS := models training export worker/test_trainers.py end_to_end
 check: lint
-	$(BIN)/python -m pytest -m 'not keras and not slow and not long' -n 2 --dist loadfile \
+	$(BIN)/python -m pytest -m 'not keras and not slow and not long and not anchor' -n 2 --dist loadfile \
 		$(KERAS_TESTS:%=--ignore=tests/%)
 
 lint: install

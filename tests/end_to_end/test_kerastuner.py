@@ -147,7 +147,7 @@ def test_ten_trials_of_hyper_image_augment(project: Project) -> None:
     run_ten(project, "augmented:Augmented", {})
 
 
-@pytest.mark.long
+@pytest.mark.anchor
 @pytest.mark.timeout(2500)
 def test_ten_trials_of_hyper_xception(project: Project) -> None:
     space = {
@@ -158,7 +158,7 @@ def test_ten_trials_of_hyper_xception(project: Project) -> None:
     run_ten(project, "keras_tuner.applications:HyperXception", space, classes=10)
 
 
-@pytest.mark.long
+@pytest.mark.anchor
 @pytest.mark.timeout(2500)
 def test_ten_trials_of_hyper_res_net(project: Project) -> None:
     # Version v1, v2 or next; the depths of 50 layers only, because each trial is traced anew.

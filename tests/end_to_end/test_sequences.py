@@ -73,7 +73,7 @@ def test_utterances_from_file_to_predictions(project: Path, hpo: Hpo, forkserver
     assert "fresh.csv has no column 'frame'" in refused.stderr
 
 
-@pytest.mark.long
+@pytest.mark.anchor
 @pytest.mark.timeout(1800)
 def test_the_study_reaches_what_was_published(project: Path, hpo: Hpo, forkserver: str) -> None:
     study = "studies/vowels.yaml"

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,9 @@ def _stop(farm: Farm) -> None:
     for process in farm.processes:
         if process.poll() is None:
             process.kill()
-            process.communicate()
+        # A trainer that hangs would hold the pipe open for ever.
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=10)
 
 
 _SERVERS = ["postgresql", pytest.param("mariadb", marks=pytest.mark.long)]

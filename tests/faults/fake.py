@@ -69,7 +69,9 @@ class FakeTrainers(Trainers):
         self._log = log
 
     def start(self, log: Path | None = None) -> Trainer:
-        context = multiprocessing.get_context("fork")
+        # A fork keeps what another thread has locked, libfaketime's lock too.
+        method = "spawn" if "LD_PRELOAD" in os.environ else "fork"
+        context: Any = multiprocessing.get_context(method)
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, ours, self._log), daemon=True)
         process.start()

@@ -25,7 +25,13 @@ def test_a_project_is_written(tmp_path: Path, hpo: Hpo, template: str) -> None:
 
 @pytest.mark.keras
 @pytest.mark.slow
-@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize(
+    "template",
+    [
+        "table",
+        *(pytest.param(name, marks=pytest.mark.long) for name in TEMPLATES if name != "table"),
+    ],
+)
 def test_a_project_runs(tmp_path: Path, hpo: Hpo, forkserver: str, template: str) -> None:
     folder = tmp_path / "mine"
     assert hpo("init", folder, "--template", template).returncode == 0

@@ -249,6 +249,7 @@ def test_what_a_hypermodel_s_own_fit_declares_is_known(check: Check) -> None:
     assert set(found.metrics) == {"loss", "accuracy", "val_loss", "val_accuracy"}
 
 
+@pytest.mark.long
 def test_what_a_hypermodel_s_own_fit_never_asks_for(check: Check) -> None:
     space = {"learning_rate": 0.1, "shard": 0.5, "batch_size": integer(2, 30)}
     found = problems(check(FITTING, space=space))

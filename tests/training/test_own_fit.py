@@ -248,10 +248,10 @@ def test_several_calls_of_model_fit_count_on(make: Make, tmp_path: Path) -> None
     ("name", "epochs", "killed_at"),
     [
         ("Plain", 3, 2),
-        ("TwoPhases", 5, 1),
+        pytest.param("TwoPhases", 5, 1, marks=pytest.mark.long),
         ("TwoPhases", 5, 2),
-        ("TwoPhases", 5, 4),
-        ("TwoPhases", 5, 5),
+        pytest.param("TwoPhases", 5, 4, marks=pytest.mark.long),
+        pytest.param("TwoPhases", 5, 5, marks=pytest.mark.long),
         ("Dataset", 2, 1),
     ],
 )
@@ -361,6 +361,7 @@ def test_no_value_at_all(make: Make, tmp_path: Path, name: str, result: Any, wor
         run(bench, tmp_path, MemoryChannel())
 
 
+@pytest.mark.long
 def test_another_model_around_the_one_that_was_built(make: Make, tmp_path: Path) -> None:
     channel = MemoryChannel()
     end = run(make("Inner"), tmp_path, channel)
@@ -368,6 +369,7 @@ def test_another_model_around_the_one_that_was_built(make: Make, tmp_path: Path)
     check_kept(end)
 
 
+@pytest.mark.long
 def test_early_stopping_of_the_study_and_of_the_hypermodel(make: Make, tmp_path: Path) -> None:
     rule = {"patience": 1, "min_delta": 0.99}
     training = {"epochs": 9, "batch_size": 256, "early_stopping": rule}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def _run_for(bench: Bench) -> type[Run]:
     return OwnFitRun
 
 
-class Run:
+class Run(ABC):
     """The state of a trial while it trains.
 
     Attributes:
@@ -141,9 +142,9 @@ class Run:
         if checkpoint is not None:
             self._assign(checkpoint)
 
+    @abstractmethod
     def train(self, channel: Channel) -> bool:
         """Trains to the end; whether the trial was pruned."""
-        raise NotImplementedError
 
     def _read_checkpoint(self) -> Checkpoint | None:
         checkpoint = self._checkpoints.latest()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hpo.spec import load_study_file
 from tests.conftest import ROOT, Hpo
 
 pytestmark = pytest.mark.keras
@@ -17,4 +18,8 @@ STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
 def test_it_passes_validation(hpo: Hpo, forkserver: str, study: Path) -> None:
     done = hpo("validate", study, "--project", ROOT, HPO_FORKSERVER=forkserver)
     assert done.returncode == 0, done.stderr
-    assert "val_loss" in done.stdout
+    task = done.stdout.partition("is valid: ")[2].partition(" ")[0]
+    reported = done.stdout.splitlines()[-1].partition("each epoch reports: ")[2].split(", ")
+    metrics = {"regression": {"mae", "r2_score"}}.get(task, {"accuracy"}) | {"loss"}
+    assert set(reported) == metrics | {f"val_{name}" for name in metrics}
+    assert load_study_file(study).spec.objective.metric in reported

@@ -89,7 +89,8 @@ def test_size_and_colour(flowers: Path, load: Load) -> None:
     raw = load(source={"size": [8, 5], "color": "grayscale"})
     assert raw.x.shape == (12, 8, 5, 1)
     assert raw.form == {"type": "images", "size": [8, 5], "color": "grayscale"}
-    one = Image.open(flowers / "iris" / "0.png").convert("L")
+    with Image.open(flowers / "iris" / "0.png") as picture:
+        one = picture.convert("L")
     expected = np.asarray(one.resize((5, 8), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(raw.x[0, :, :, 0], expected)
 

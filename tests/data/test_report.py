@@ -36,7 +36,8 @@ def test_a_table(tmp_path: Path) -> None:
     assert all(count > 0 for count in gaps)
     assert [file.name for file in report.files] == ["targets.png", "columns.png"]
     for file in report.files:
-        assert min(Image.open(file).size) > 100
+        with Image.open(file) as picture:
+            assert min(picture.size) > 100
 
 
 def test_pictures_and_numbers(tmp_path: Path) -> None:

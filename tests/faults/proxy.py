@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 _CHUNK = 65536
 
@@ -17,17 +17,22 @@ class Proxy:
         self._target = target
         self._flowing = threading.Event()
         self._flowing.set()
-        self._cuts = 0
+        self._commits = 0
+        self._every: int | None = None
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.cut = 0
         self._spawn(self._accept)
 
-    def lose_answers(self, count: int) -> None:
-        """The next `count` commits reach the server, their acknowledgements reach nobody."""
+    def lose_every(self, nth: int | None) -> None:
+        """Each `nth` commit reaches the server and its acknowledgement reaches nobody.
+
+        Counted in commits, not in seconds: on a slow machine a cut in every so many seconds
+        would hit every commit, and nobody could get on.
+        """
         with self._lock:
-            self._cuts += count
+            self._every = nth
 
     def stall(self) -> None:
         """Nothing flows in either direction until `resume`."""
@@ -59,41 +64,42 @@ class Proxy:
     def _requests(
         self, client: socket.socket, server: socket.socket, doomed: threading.Event
     ) -> None:
-        for chunk in self._chunks(client):
-            if b"COMMIT" in chunk and self._take_cut():
-                doomed.set()
-            server.sendall(chunk)
-        _close(client, server)
+        with _closing(client, server):
+            for chunk in self._chunks(client):
+                if b"COMMIT" in chunk and self._is_lost():
+                    doomed.set()
+                server.sendall(chunk)
 
     def _answers(
         self, client: socket.socket, server: socket.socket, doomed: threading.Event
     ) -> None:
-        for chunk in self._chunks(server):
-            if doomed.is_set():
-                self.cut += 1
-                break
-            client.sendall(chunk)
-        _close(client, server)
+        with _closing(client, server):
+            for chunk in self._chunks(server):
+                if doomed.is_set():
+                    self.cut += 1
+                    break
+                client.sendall(chunk)
 
-    def _chunks(self, source: socket.socket):  # type: ignore[no-untyped-def]
-        with contextlib.suppress(OSError):
-            while chunk := source.recv(_CHUNK):
-                self._flowing.wait()
-                yield chunk
+    def _chunks(self, source: socket.socket) -> Iterator[bytes]:
+        while chunk := source.recv(_CHUNK):
+            self._flowing.wait()
+            yield chunk
 
-    def _take_cut(self) -> bool:
+    def _is_lost(self) -> bool:
         with self._lock:
-            if self._cuts == 0:
-                return False
-            self._cuts -= 1
-            return True
+            self._commits += 1
+            return self._every is not None and self._commits % self._every == 0
 
     @staticmethod
     def _spawn(work: Callable[[], None]) -> None:
         threading.Thread(target=work, daemon=True).start()
 
 
-def _close(*sockets: socket.socket) -> None:
+@contextlib.contextmanager
+def _closing(*sockets: socket.socket) -> Iterator[None]:
+    """Whichever side goes first, the other one learns of it: nobody waits for a dead peer."""
+    with contextlib.suppress(OSError):
+        yield
     for each in sockets:
         with contextlib.suppress(OSError):
             each.shutdown(socket.SHUT_RDWR)

@@ -122,6 +122,16 @@ def make_optimizer(settings: Settings) -> keras.Optimizer:
     raise SettingError("optimizer", f"expected one of {known}, received {settings.optimizer!r}")
 
 
+def base_rate(model: keras.Model) -> float | None:
+    """The learning rate, or None when the builder's own schedule drives it."""
+    optimizer = model.optimizer
+    # Mixed precision wraps the optimizer.
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        return None
+    return float(optimizer.learning_rate)
+
+
 def _loss(name: str | None, signature: DataSignature, smoothing: float) -> Any:
     if smoothing and signature.task == "regression":
         raise SettingError("label_smoothing", "it smooths classes, but the task is regression")

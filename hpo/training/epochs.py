@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -54,13 +54,16 @@ class EpochRunner:
     ) -> None:
         self._model = model
         self._augment = augment
+        # What is traced now draws from it, also when Keras has made another one since.
+        self._unnamed = global_seed_generator()
         _build(model, train, batch_size)
         self._train = _epoch_function(model, model.train_step, train, batch_size, augment)
         self._evaluate = _evaluation(model, validation, batch_size)
 
     def seed(self, seed: int, epoch: int) -> None:
         """Sets every random number of an epoch, in the model and in front of it."""
-        seed_epoch(self._model, seed, epoch, self._augment.generators if self._augment else ())
+        generators = [self._unnamed, *(self._augment.generators if self._augment else ())]
+        _assign_seeds([*_seed_generators(self._model), *generators], seed, epoch)
 
     def train(self, order: NDArray[np.int32]) -> dict[str, float]:
         """Trains one epoch on the rows in `order`; the metrics at its end, by name."""
@@ -101,13 +104,16 @@ def epoch_order(seed: int, epoch: int, rows: int) -> NDArray[np.int32]:
     return np.random.default_rng([seed, epoch]).permutation(rows).astype(np.int32)
 
 
-def seed_epoch(model: keras.Model, seed: int, epoch: int, more: Iterable[Any] = ()) -> None:
-    """Sets every random layer (dropout, noise, ...) for one epoch, and `more` generators.
+def seed_epoch(model: keras.Model, seed: int, epoch: int) -> None:
+    """Sets every random layer (dropout, noise, ...) for one epoch.
 
     A trial that another worker takes over at this epoch then draws the same numbers. Layers that
     draw with `tf.random` instead of `keras.random` are out of reach.
     """
-    generators = [*_seed_generators(model), global_seed_generator(), *more]
+    _assign_seeds([*_seed_generators(model), global_seed_generator()], seed, epoch)
+
+
+def _assign_seeds(generators: list[Any], seed: int, epoch: int) -> None:
     for index, generator in enumerate(generators):
         state = np.random.SeedSequence([seed, epoch, index]).generate_state(2)
         generator.state.assign(state.astype(generator.state.dtype))

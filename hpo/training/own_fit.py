@@ -22,9 +22,9 @@ import numpy as np
 from hpo.errors import TrialError
 from hpo.training.channel import Channel, TrialTask
 from hpo.training.checkpoints import Checkpoint
-from hpo.training.compiling import class_weights, targets_for
+from hpo.training.compiling import base_rate, class_weights, targets_for
 from hpo.training.progress import Progress
-from hpo.training.trial import Bench, Run, TrialModel, base_rate
+from hpo.training.trial import Bench, Run, TrialModel
 
 _Fit = Callable[..., Any]
 

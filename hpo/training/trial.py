@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from hpo.training.checkpoints import Checkpoint, CheckpointFolder
 from hpo.training.compiling import (
     COMPILED_IN,
     Settings,
+    base_rate,
     class_weights,
     compile_model,
     settle,
@@ -33,6 +34,7 @@ from hpo.training.compiling import (
 )
 from hpo.training.epochs import EpochRunner, epoch_order, forgotten_gradients, seed_epoch
 from hpo.training.progress import Progress, follow_plateau, rate_factor, stops_early
+from hpo.training.reuse import GraphCache
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Bench:
     spec: StudySpec
     data: SearchData
     builder: Builder
+    graphs: GraphCache = field(default_factory=GraphCache)
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,8 +227,9 @@ class GraphRun(Run):
     """A trial that trains one epoch in one graph call."""
 
     def __init__(self, bench: Bench, task: TrialTask, built: TrialModel) -> None:
-        super().__init__(bench, task, built)
-        self._runner = make_runner(bench, built)
+        traced = bench.graphs.traced(built.model, built.settings, lambda: make_runner(bench, built))
+        super().__init__(bench, task, replace(built, model=traced.model))
+        self._runner = traced.runner
         self._rows = len(bench.data.train.y)
 
     def train(self, channel: Channel) -> bool:
@@ -265,16 +269,6 @@ def _fits(model: keras.Model, checkpoint: Checkpoint) -> bool:
     return shapes(model.weights) == shapes(checkpoint.weights) and shapes(
         model.optimizer.variables
     ) == shapes(checkpoint.optimizer)
-
-
-def base_rate(model: keras.Model) -> float | None:
-    """The learning rate, or None when the builder's own schedule drives it."""
-    optimizer = model.optimizer
-    # Mixed precision wraps the optimizer.
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
-        return None
-    return float(optimizer.learning_rate)
 
 
 def _device() -> str:

@@ -162,10 +162,10 @@ def hpo(tmp_path: Path) -> Hpo:
 
 
 @pytest.fixture
-def inner_hpo(
+def inprocess_hpo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Hpo:
-    """As `hpo`, in this process: it need not import Optuna again. Not for what prints for long."""
+    """As `hpo`, in this process, which need not start and import everything for each command."""
     from hpo.cli import main
 
     monkeypatch.chdir(tmp_path)

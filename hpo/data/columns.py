@@ -38,12 +38,14 @@ def column_specs(
     warnings: list[str] = []
     for name in frame.columns:
         said = given.get(name)
+        if getattr(said, "kind", said) == "ignore":
+            continue
+        check_values(frame[name])
         if isinstance(said, str):
             spec = Column(kind=said)
         elif said is not None:
             spec = said
         else:
-            check_values(frame[name])
             kind, warning = _read_kind(name, frame[name])
             spec = Column(kind=kind)
             warnings += [warning] if warning else []
@@ -61,6 +63,7 @@ def column_array(column: pd.Series[Any], spec: Column) -> Array:
 
     Raises DataError when values are not of the kind.
     """
+    check_values(column)
     if spec.kind in ("categorical", "text"):
         return _strings(column)
     if spec.kind == "date":

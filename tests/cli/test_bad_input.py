@@ -327,14 +327,14 @@ BUILDER_ERRORS = {
 
 
 @pytest.fixture
-def command(inner_hpo: Hpo, forkserver: str, tmp_path: Path) -> Callable[..., Any]:
+def command(inprocess_hpo: Hpo, forkserver: str, tmp_path: Path) -> Callable[..., Any]:
     """Runs a command on a study; nothing may be there afterwards that was not before."""
 
     def run(name: str, content: dict[str, Any]) -> Any:
         (tmp_path / "builders.py").write_text(BUILDERS)
         (tmp_path / "study.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
         before = files(tmp_path)
-        done = inner_hpo(name, "study.yaml", HPO_FORKSERVER=forkserver)
+        done = inprocess_hpo(name, "study.yaml", HPO_FORKSERVER=forkserver)
         assert "Traceback" not in done.stderr
         assert files(tmp_path) == before
         return done

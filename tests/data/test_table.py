@@ -126,8 +126,10 @@ def test_values_that_have_no_place_in_a_table(
     people: pd.DataFrame, load: Load, value: Any, words: str
 ) -> None:
     people["more"] = [None, *[value] * (ROWS - 1)]
-    with pytest.raises(DataError, match=f"column 'more' holds {words} in row 1, counted from 0"):
-        load(people, "parquet")
+    message = f"column 'more' holds {words} in row 1, counted from 0"
+    for columns in ({}, {"more": "numeric"}, {"more": "categorical"}):
+        with pytest.raises(DataError, match=message):
+            load(people, "parquet", source={"columns": columns})
     assert "more" not in kinds(load(people, "parquet", source={"exclude": ["more"]}))
     assert "more" not in kinds(load(people, "parquet", source={"columns": {"more": "ignore"}}))
     people["y"] = people.pop("more")

@@ -1,9 +1,8 @@
 """Data of every source and task, as a user has it: what the study file says of it, and raw rows.
 
-All of it is real and comes with scikit-learn or with this project: flowers, wines, biopsies,
-patients, athletes, handwritten digits, and spoken vowels. What is made up is made of it: gaps and
-texts in tables, labels that follow from a digit, and the sets that stand in Keras's cache under the
-name of Fashion-MNIST.
+All of it is real and comes with scikit-learn or with this project: wines, biopsies, patients,
+handwritten digits and spoken vowels. What is made up is made of it: gaps and texts in tables,
+labels that follow from a digit, and the digits that stand in Keras's cache as Fashion-MNIST.
 """
 
 from __future__ import annotations
@@ -94,23 +93,13 @@ def labels_of(digits: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(truths).astype(int)
 
 
-# scikit-learn's own sets
-
-
 def sklearn_binary(folder: Path) -> Written:
     bunch = datasets.load_breast_cancer()
     source = {"type": "sklearn", "name": "breast_cancer"}
     return Written(section(source), arrays(folder, classes(bunch), x=bunch.data))
 
 
-def sklearn_several_targets(folder: Path) -> Written:
-    bunch = datasets.load_linnerud()
-    source = {"type": "sklearn", "name": "linnerud"}
-    return Written(section(source), arrays(folder, bunch.target, x=bunch.data))
-
-
 def keras_fashion(folder: Path) -> Written:
-    """Rows are told apart by their numbers: Keras's own test part comes last."""
     pictures, digits = digits_of_28()
     names = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
     data = section(
@@ -138,9 +127,6 @@ def digits_of_28() -> tuple[np.ndarray, np.ndarray]:
     return np.pad(large, ((0, 0), (2, 2), (2, 2))).astype(np.uint8), bunch.target[:500]
 
 
-# Arrays
-
-
 def npz_multiclass(folder: Path) -> Written:
     bunch = datasets.load_wine()
     np.savez(folder / "wine.npz", features=bunch.data, kind=classes(bunch))
@@ -158,13 +144,6 @@ def npz_several_inputs(folder: Path) -> Written:
     source = {"type": "npz", "path": "search.npz", "x": ["mean", "worst"]}
     data = section(source, split={"validation": "later.npz"})
     return Written(data, arrays(folder, bunch.target.astype(str), **x))
-
-
-def npz_multilabel(folder: Path) -> Written:
-    bunch = datasets.load_digits()
-    y = labels_of(bunch.target).to_numpy()
-    np.savez(folder / "digits.npz", x=bunch.data, y=y)
-    return Written(section({"type": "npz", "path": "digits.npz"}), arrays(folder, y, x=bunch.data))
 
 
 def npz_padded(folder: Path) -> Written:
@@ -192,18 +171,6 @@ def npy_regression(folder: Path) -> Written:
         return folder / "rows.csv", bunch.target[part.rows]
 
     return Written(section({"type": "npy", "x": "x.npy", "y": "y.npy"}), ask)
-
-
-def npy_several_inputs(folder: Path) -> Written:
-    bunch = datasets.load_iris()
-    x = {"sepal": bunch.data[:, :2], "petal": bunch.data[:, 2:]}
-    for name, array in (*x.items(), ("y", bunch.target)):
-        np.save(folder / f"{name}.npy", array)
-    source = {"type": "npy", "x": {name: f"{name}.npy" for name in x}, "y": "y.npy"}
-    return Written(section(source), arrays(folder, bunch.target.astype(str), **x))
-
-
-# Tables
 
 
 def wine_with_gaps() -> pd.DataFrame:
@@ -273,19 +240,6 @@ def tsv_multilabel(folder: Path) -> Written:
     return Written(section(source), table(folder, frame, list(labels), "tsv"))
 
 
-def csv_regression(folder: Path) -> Written:
-    """Split by a column of groups, which is no feature."""
-    frame = datasets.load_diabetes(as_frame=True, scaled=False).frame
-    frame["ward"] = frame.index % 20
-    frame.loc[::6, "s6"] = np.nan
-    write_table(frame, folder / "patients.csv")
-    source = {"type": "table", "path": "patients.csv", "target": "target"}
-    return Written(section(source, split={"group": "ward"}), table(folder, frame, "target"))
-
-
-# Pictures
-
-
 def class_folders(folder: Path) -> Written:
     write_digits(folder / "digits", 400)
     files = sorted(path.relative_to(folder / "digits") for path in folder.glob("digits/*/*.png"))
@@ -320,9 +274,6 @@ def table_of_labels(folder: Path) -> Written:
         return folder / "digits" / "fresh.csv", truth
 
     return Written(section(source), ask)
-
-
-# Sequences
 
 
 def vowels() -> pd.DataFrame:
@@ -390,9 +341,6 @@ def forecast(folder: Path) -> Written:
         return folder / "fresh.csv", {n: follows[each.tobytes()] for n, each in enumerate(x)}
 
     return Written(data, ask)
-
-
-# Records and functions
 
 
 def tfrecord(folder: Path) -> Written:
@@ -491,16 +439,12 @@ class Case:
 
 CASES = {
     "sklearn": Case("sklearn", "binary", sklearn_binary),
-    "sklearn, several targets": Case("sklearn", "regression", sklearn_several_targets),
     "keras": Case("keras", "multiclass", keras_fashion, "convolutional"),
     "npz": Case("npz", "multiclass", npz_multiclass),
     "npz, several inputs": Case("npz", "binary", npz_several_inputs),
-    "npz, labels": Case("npz", "multilabel", npz_multilabel),
     "npz, padded sequences": Case("npz", "multiclass", npz_padded, "pooled"),
     "npy": Case("npy", "regression", npy_regression),
-    "npy, several inputs": Case("npy", "multiclass", npy_several_inputs),
     "CSV": Case("table", "multiclass", csv_multiclass),
-    "CSV, one number": Case("table", "regression", csv_regression),
     "TSV, labels": Case("table", "multilabel", tsv_multilabel),
     "Parquet": Case("table", "binary", parquet_binary),
     "Parquet, several targets": Case("table", "regression", parquet_several_targets),

@@ -131,8 +131,8 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path, keras_server: str, inner_hpo: Hpo) -> Project:
-    return Project(tmp_path, keras_server, inner_hpo)
+def project(tmp_path: Path, keras_server: str, inprocess_hpo: Hpo) -> Project:
+    return Project(tmp_path, keras_server, inprocess_hpo)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -132,6 +132,8 @@ def test_values_that_have_no_place_in_a_table(
             load(people, "parquet", source={"columns": columns})
     assert "more" not in kinds(load(people, "parquet", source={"exclude": ["more"]}))
     assert "more" not in kinds(load(people, "parquet", source={"columns": {"more": "ignore"}}))
+    with pytest.raises(DataError, match=message):
+        load(people, "parquet", split={"group": "more"})
     people["y"] = people.pop("more")
     with pytest.raises(DataError, match=f"column 'y' holds {words} in row 1"):
         load(people, "parquet")

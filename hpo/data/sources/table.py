@@ -150,7 +150,11 @@ def target_array(frame: pd.DataFrame, targets: list[str]) -> Array:
 
 
 def column_values(column: pd.Series[Any]) -> Array:
-    """Values with a NumPy dtype: numbers, booleans, strings; dates, also those in texts."""
+    """Values with a NumPy dtype: numbers, booleans, strings; dates, also those in texts.
+
+    Raises DataError when a value is none of these.
+    """
+    check_values(column)
     return _plain(_dates(column))
 
 

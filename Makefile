@@ -2,7 +2,7 @@
 # make test   sets everything up, runs all tests
 # make check  linters, types and the quick tests
 # make anchors whole studies, for the accuracy that they reach
-# make faults the long tests that make test leaves out: more faults, and every database
+# make faults the long tests that make test leaves out: more faults, all databases, all data sources
 # Each installs into .venv first, when pyproject.toml or constraints.txt is newer.
 
 PYTHON ?= python3

@@ -161,6 +161,30 @@ def hpo(tmp_path: Path) -> Hpo:
     return run  # type: ignore[return-value]
 
 
+@pytest.fixture
+def inprocess_hpo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Hpo:
+    """As `hpo`, in this process, which need not start and import everything for each command."""
+    from hpo.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments: object, **environment: str) -> object:
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["hpo", *map(str, arguments)])
+            with pytest.raises(SystemExit) as end:
+                main()
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(sys.argv, int(end.value.code or 0), said.out, said.err)
+
+    return run  # type: ignore[return-value]
+
+
 def wait_for(condition: Callable[[], T], seconds: float = 90, pause: float = 0.02) -> T:
     """The first value of `condition` that is neither None nor False; 0 may be a trial's number."""
     deadline = time.monotonic() + seconds

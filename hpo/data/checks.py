@@ -88,11 +88,11 @@ def check_finite(array: NDArray[Any], name: str) -> None:
     place = np.unravel_index(int(bad.argmax()), array.shape)
     index = [int(i) for i in place[1:]]
     feature = f", index {index[0] if len(index) == 1 else tuple(index)}" if index else ""
+    rule = "" if name == "y" else ", or set `preprocess.missing` where values are missing"
     raise DataError(
         f"{name} has {count} of {array.size} values that are NaN, infinite or beyond 1e37; the "
         f"first is {array[place]} at row {int(place[0])}{feature}, counted from 0. Expected finite "
-        "numbers: drop those rows or fill in the values, or set `preprocess.missing` where values "
-        "are missing."
+        f"numbers: drop those rows or fill in the values{rule}."
     )
 
 

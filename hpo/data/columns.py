@@ -20,6 +20,8 @@ ColumnSpecs = dict[str, Column]
 _WORDS_OF_TEXT = 4
 _MANY_VALUES = 200
 _TRUTHS = {"true": 1.0, "false": 0.0}
+# Words of pandas for Python objects.
+_NUMBERS = ("decimal", "floating", "integer", "mixed-integer-float")
 _DAY = np.timedelta64(1, "D")
 
 
@@ -29,11 +31,16 @@ def column_specs(
     """How each column is used, those left out that tell nothing; and what a person should know.
 
     A column that the study file names is used as it says.
+
+    Raises DataError when a column holds what has no place in a table.
     """
     specs: ColumnSpecs = {}
     warnings: list[str] = []
     for name in frame.columns:
         said = given.get(name)
+        if getattr(said, "kind", said) == "ignore":
+            continue
+        check_values(frame[name])
         if isinstance(said, str):
             spec = Column(kind=said)
         elif said is not None:
@@ -56,6 +63,7 @@ def column_array(column: pd.Series[Any], spec: Column) -> Array:
 
     Raises DataError when values are not of the kind.
     """
+    check_values(column)
     if spec.kind in ("categorical", "text"):
         return _strings(column)
     if spec.kind == "date":
@@ -65,10 +73,55 @@ def column_array(column: pd.Series[Any], spec: Column) -> Array:
     return numbers.to_numpy(dtype=np.float32, na_value=np.nan)
 
 
+def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with names that are texts, and numbers that are no Python objects."""
+    frame = frame.rename(columns=str)
+    found = {
+        str(name): pd.to_numeric(column)
+        for name, column in frame.items()
+        if column.dtype == object and _content(column) in _NUMBERS
+    }
+    return frame.assign(**found)
+
+
+def check_values(column: pd.Series[Any]) -> None:
+    """Raises DataError when a value is a list, a mapping or bytes that are no text."""
+    if column.dtype != object or _content(column) == "string":
+        return
+    for row, value in enumerate(column):
+        kind = _misplaced(value)
+        if kind is not None:
+            raise DataError(
+                f"column {column.name!r} holds {kind} in row {row}, counted from 0; expected "
+                "numbers, texts, dates, true or false. Make columns of it, or leave it out."
+            )
+
+
+def _content(column: pd.Series[Any]) -> str:
+    """What Python objects are, in a word of pandas."""
+    return str(pd.api.types.infer_dtype(column, skipna=True))
+
+
+def _misplaced(value: Any) -> str | None:
+    """What has no place in a table; None where the value has one."""
+    if isinstance(value, bytes):
+        try:
+            value.decode()
+        except UnicodeDecodeError:
+            return "bytes"
+    if isinstance(value, dict | list | tuple | set | np.ndarray):
+        return "several values"
+    return None
+
+
 def _read_kind(name: str, column: pd.Series[Any]) -> tuple[ColumnKind, str | None]:
     values = column.dropna()
+    if not len(values):
+        return "ignore", f"column {name!r} has no value in any row and is left out"
     if values.nunique() <= 1:
         return "ignore", f"column {name!r} is constant, so it tells nothing and is left out"
+    if isinstance(column.dtype, pd.CategoricalDtype) and not values.is_unique:
+        return "categorical", None
     if column.dtype.kind == "b":
         return "boolean", None
     if column.dtype.kind in "iuf":
@@ -94,6 +147,11 @@ def _read_texts(name: str, values: pd.Series[Any]) -> tuple[ColumnKind, str | No
     if pd.to_datetime(values, format="ISO8601", errors="coerce", utc=True).notna().all():
         return "date", None
     numbers = pd.to_numeric(values, errors="coerce")
+    if numbers.notna().all():
+        return "numeric", (
+            f"column {name!r} holds numbers as texts and is taken as numbers; where they are codes "
+            f"write `columns: {{{name}: categorical}}`"
+        )
     if numbers.notna().mean() >= 0.9:
         wrong = values[numbers.isna()]
         return "categorical", (

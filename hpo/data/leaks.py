@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from hpo.data.features import Array, Features, count_rows, each_array
 from hpo.data.splits import SplitRows
 
+# With fewer rows the classes may happen to lie in ranges of their own.
+_ROWS_IN_ORDER = 20
+
 
 def rows_on_two_sides(x: Features, split: SplitRows, groups: Array | None) -> list[str]:
     """What stands on two sides of the split: equal rows, or rows of one group."""
@@ -67,14 +70,25 @@ def _gives_away(column: pd.Series[Any], y: Array) -> str | None:
     if y.dtype.kind == "f":
         if column.dtype.kind not in "iuf":
             return None
-        both = column.notna().to_numpy()
-        x = column.to_numpy(dtype=np.float64, na_value=np.nan)[both]
+        x = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        both = np.isfinite(x) & np.isfinite(y)
+        x = x[both]
         if len(x) < 2 or x.std() == 0 or y[both].std() == 0:
             return None
         correlation = float(np.corrcoef(x, y[both])[0, 1])
         return "almost exactly" if abs(correlation) > 0.9999 else None
     values = column.nunique()
-    if not 1 < values <= len(column) / 5:
+    if values <= 1:
         return None
+    if values > len(column) / 5:
+        return "by ranges of its own for each class" if _is_ordered(column, y) else None
     classes = pd.Series(y).groupby(column.to_numpy()).nunique()
     return "without exception" if (classes <= 1).all() else None
+
+
+def _is_ordered(column: pd.Series[Any], y: Array) -> bool:
+    """Whether each class has a range of numbers of its own, as ids in the order of a file have."""
+    if column.dtype.kind not in "iuf" or column.isna().any() or len(column) < _ROWS_IN_ORDER:
+        return False
+    ranges = column.groupby(y).agg(["min", "max"]).sort_values("min").to_numpy()
+    return bool((ranges[:-1, 1] < ranges[1:, 0]).all())

@@ -40,8 +40,19 @@ class LongTable:
 
         Raises DataError when a value is no number.
         """
-        arrays = [column_array(self.frame[name], Column(kind="numeric")) for name in columns]
-        return np.stack(arrays, axis=1)
+        return np.stack([self._number(name) for name in columns], axis=1)
+
+    def _number(self, name: str) -> Array:
+        column = self.frame[name]
+        wrong = pd.to_numeric(column, errors="coerce").isna() & column.notna()
+        if wrong.any():
+            # Rows are counted otherwise here than in the file.
+            row = int(wrong.to_numpy().argmax())
+            raise DataError(
+                f"{name!r} should be numeric, but is {column.iloc[row]!r} in {self.place(row)}; "
+                f"{int(wrong.sum())} of {len(column)} values are no numbers"
+            )
+        return column_array(column, Column(kind="numeric"))
 
     def split(self, rows: Array) -> list[Array]:
         """An array with a row for each row of the table, by series."""

@@ -220,9 +220,10 @@ def _cut(rows: Rows, count: int, labels: Rows | None, seed: int) -> tuple[Rows, 
 
 
 def _check_strata(labels: Rows, parts: tuple[int, ...], names: tuple[str, ...]) -> None:
-    counts = np.bincount(labels)
+    # Classes that only a source of its own has are not there.
+    classes, counts = np.unique(labels, return_counts=True)
     rarest = int(counts.argmin())
-    name = names[rarest] if names else str(rarest)
+    name = names[classes[rarest]] if names else str(classes[rarest])
     if counts[rarest] < _MIN_CLASS_ROWS:
         raise DataError(
             f"class {name!r} has {counts[rarest]} rows; a stratified split needs at least "

@@ -59,13 +59,13 @@ def read_targets(
         raise DataError(f"y holds {name_of_kind(y)}; expected numbers, booleans or strings.")
     check_finite(y, "y")
     if task == "regression" or (task == "auto" and y.dtype.kind == "f"):
-        return _read_values(y)
+        return _read_values(y, class_names)
     if task == "multilabel" or (y.ndim == 2 and y.shape[1] > 1 and _is_zero_one(y)):
         return _read_columns(y, task, class_names)
     return _read_classes(_discrete(y, task), task, class_names)
 
 
-def _read_values(y: NDArray[Any]) -> Targets:
+def _read_values(y: NDArray[Any], names: tuple[str, ...] | None) -> Targets:
     if y.dtype.kind not in "iuf":
         raise DataError(
             f"`data.task` is regression, but y holds labels (dtype {y.dtype}); expected numbers. "
@@ -75,7 +75,22 @@ def _read_values(y: NDArray[Any]) -> Targets:
         raise DataError(
             f"y has shape {y.shape}; expected (rows,) or (rows, targets) for regression."
         )
+    _check_varies(y, names)
     return Targets("regression", y.astype(np.float32))
+
+
+def _check_varies(y: NDArray[Any], names: tuple[str, ...] | None) -> None:
+    """Raises DataError when a target has one value in all rows: the like of a single class."""
+    columns = y.reshape(len(y), -1)
+    same = (columns == columns[0]).all(axis=0)
+    if not same.any():
+        return
+    index = int(same.argmax())
+    name = f"the target {names[index]!r}" if names else f"column {index} of y"
+    raise DataError(
+        f"{'y' if y.ndim == 1 else name} has only one value, {columns[0, index]:g}; expected at "
+        "least two. Check the selection of rows."
+    )
 
 
 def _is_zero_one(y: NDArray[Any]) -> bool:

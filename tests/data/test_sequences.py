@@ -149,7 +149,7 @@ def spoil(frame: pd.DataFrame, row: int, column: str, value: Any) -> pd.DataFram
         (4, "label", "no", "'label' changes within a series: it is 'yes' in series 's1' at time 0"),
         (4, "a", np.nan, r"'a' is missing in series 's1' at time 1.*preprocess\.missing"),
         (6, "b", np.nan, "'b' is missing in series 's1' at time 3"),
-        (4, "a", "high", r"'a' should be numeric.*'high'"),
+        (4, "a", "high", "'a' should be numeric, but is 'high' in series 's1' at time 1"),
         (4, "t", 0, r"series 's1' at time 0\.?0? has two rows.*Is 'series' the column"),
         (4, "t", np.nan, "column 't' is missing in row 4"),
         (4, "t", "soon", "the time 't' is 'soon' in row 4"),

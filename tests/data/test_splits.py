@@ -167,3 +167,13 @@ def test_a_source_of_its_own_for_one_part(part: str) -> None:
     rows = split_rows(23, split, parts=parts)
     assert rows.counts == ((16, 3, 4) if part == "validation" else (16, 4, 3))
     assert getattr(rows, part).tolist() == [20, 21, 22]
+
+
+def test_a_class_that_one_part_of_its_own_has_alone() -> None:
+    parts = np.repeat(["", "test"], [20, 3])
+    labels = np.array([0, 2] * 10 + [0, 1, 2])
+    rows = split_rows(23, Split(test="held.csv"), labels, ("cat", "dog", "fox"), parts=parts)
+    assert np.bincount(labels[rows.train]).tolist() == [8, 0, 8]
+    labels[:2] = 1
+    with pytest.raises(DataError, match="class 'dog' has 2 rows"):
+        split_rows(23, Split(test="held.csv"), labels, ("cat", "dog", "fox"), parts=parts)

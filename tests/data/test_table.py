@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +80,9 @@ def test_kinds_are_read_off_the_values(people: pd.DataFrame, load: Load, kind: s
 
 
 def test_an_id_and_a_constant_are_left_out_with_a_word(people: pd.DataFrame, load: Load) -> None:
-    warnings = load(people).warnings
-    assert any("'id' has another value in every row" in words for words in warnings)
-    assert any("'constant' is constant" in words for words in warnings)
+    found = load(people).warnings
+    assert any("'id' has another value in every row" in words for words in found)
+    assert any("'constant' is constant" in words for words in found)
     kept = load(people, source={"columns": {"id": "numeric"}})
     assert "id" in kinds(kept)
     assert not any("'id'" in words for words in kept.warnings)
@@ -91,6 +93,57 @@ def test_the_study_file_has_the_say(people: pd.DataFrame, load: Load) -> None:
     raw = load(people, source={"columns": columns, "exclude": ["note"]})
     assert kinds(raw) == {"job": "categorical", "member": "boolean", "joined": "categorical"}
     assert load(people, source={"features": ["age"]}).form["columns"].keys() == {"age"}
+
+
+def test_numbers_that_are_python_objects(people: pd.DataFrame, load: Load) -> None:
+    people["age"] = [Decimal(str(age)) for age in people["age"]]
+    people.loc[2, "age"] = None
+    raw = load(people, "parquet", source={"exclude": ["id"]})
+    assert isinstance(raw.x, dict)
+    assert raw.x["age"].dtype == np.float32
+    assert np.flatnonzero(np.isnan(raw.x["age"])).tolist() == [2]
+    people["y"] = [Decimal(row) / 3 for row in range(ROWS)]
+    assert load(people, "parquet").y.dtype.kind == "f"
+
+
+def test_numbers_in_texts_and_in_categories(people: pd.DataFrame, load: Load) -> None:
+    people["rooms"] = [f"{row % 7:02}" for row in range(ROWS)]
+    people["street"] = pd.Categorical((np.arange(ROWS) % 5).astype(str))
+    raw = load(people, "parquet")
+    assert (kinds(raw)["rooms"], kinds(raw)["street"]) == ("numeric", "categorical")
+    assert any("'rooms' holds numbers as texts" in words for words in raw.warnings)
+    assert not any("'street'" in words for words in raw.warnings)
+    codes = load(people, "parquet", source={"columns": {"rooms": "categorical"}})
+    assert isinstance(codes.x, dict)
+    assert codes.x["rooms"][:2].tolist() == ["00", "01"]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [([1, 2], "several values"), ({"a": 1}, "several values"), (b"\xff\x00", "bytes")],
+)
+def test_values_that_have_no_place_in_a_table(
+    people: pd.DataFrame, load: Load, value: Any, words: str
+) -> None:
+    people["more"] = [None, *[value] * (ROWS - 1)]
+    message = f"column 'more' holds {words} in row 1, counted from 0"
+    for columns in ({}, {"more": "numeric"}, {"more": "categorical"}):
+        with pytest.raises(DataError, match=message):
+            load(people, "parquet", source={"columns": columns})
+    assert "more" not in kinds(load(people, "parquet", source={"exclude": ["more"]}))
+    assert "more" not in kinds(load(people, "parquet", source={"columns": {"more": "ignore"}}))
+    with pytest.raises(DataError, match=message):
+        load(people, "parquet", split={"group": "more"})
+    people["y"] = people.pop("more")
+    with pytest.raises(DataError, match=f"column 'y' holds {words} in row 1"):
+        load(people, "parquet")
+
+
+def test_a_column_without_any_value(people: pd.DataFrame, load: Load) -> None:
+    people["empty"] = np.nan
+    raw = load(people)
+    assert "empty" not in kinds(raw)
+    assert any("'empty' has no value in any row" in words for words in raw.warnings)
 
 
 def test_what_is_missing(people: pd.DataFrame, load: Load) -> None:
@@ -162,6 +215,11 @@ def test_a_column_that_has_the_answer(people: pd.DataFrame, load: Load) -> None:
     assert any(
         "column 'verdict' tells the target without exception" in w for w in load(people).warnings
     )
+    people["number"] = people["y"].argsort().argsort() * 3
+    found = load(people).warnings
+    assert any("'number' tells the target by ranges of its own" in words for words in found)
+    people.loc[people["y"].argmin(), "number"] = 1000
+    assert not any("'number'" in words for words in load(people).warnings)
     people["y"] = np.linspace(0, 1, ROWS)
     people["double"] = people["y"] * 2 + 1
     assert any(
@@ -210,6 +268,23 @@ def test_files_that_are_no_tables(tmp_path: Path, name: str, content: bytes, mes
     data = DataSpec.model_validate({"source": source})
     with pytest.raises(DataError, match=message):
         load_source(data, tmp_path)
+
+
+def test_a_folder_that_holds_no_table(tmp_path: Path) -> None:
+    (tmp_path / "table.parquet").mkdir()
+    source = {"type": "table", "path": "table.parquet", "target": "y"}
+    with pytest.raises(DataError, match=r"table\.parquet has no columns"):
+        load_source(DataSpec.model_validate({"source": source}), tmp_path)
+
+
+def test_an_infinite_target_is_left_to_the_checks(people: pd.DataFrame, load: Load) -> None:
+    people["y"] = np.linspace(0, 1, ROWS)
+    people.loc[3, "y"] = np.inf
+    people["double"] = people["y"] * 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        raw = load(people)
+    assert any("'double' tells the target almost exactly" in words for words in raw.warnings)
 
 
 def test_no_file(tmp_path: Path) -> None:

@@ -74,11 +74,19 @@ def test_asked_for_tasks() -> None:
         ([1j, 2j], "auto", "y holds complex numbers"),
         (np.zeros(3, dtype="M8[s]"), "auto", "y holds dates"),
         ([0.5, np.nan], "auto", "y has 1 of 2 values that are NaN"),
+        ([4.0, 4.0], "auto", "y has only one value, 4; expected at least two"),
+        ([3, 3], "regression", "y has only one value, 3"),
+        ([[1.5, 2.0], [2.5, 2.0]], "auto", "column 1 of y has only one value, 2"),
     ],
 )
 def test_targets_that_cannot_be_used(y: Any, task: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_targets(np.array(y), task)
+
+
+def test_a_target_that_never_changes_is_named() -> None:
+    with pytest.raises(DataError, match="the target 'b' has only one value, 2"):
+        read_targets(np.array([[1.5, 2.0], [2.5, 2.0]]), "auto", ("a", "b"))
 
 
 def test_columns_of_zero_and_one_are_labels() -> None:

@@ -55,11 +55,10 @@ def _read(
     value: Any, source: PythonSource, columns: tuple[str, ...], preprocess: Preprocess
 ) -> RawData:
     if _is_frame(value):
+        from hpo.data.columns import plain_frame
         from hpo.data.sources.table import from_frame
 
-        return from_frame(
-            value.rename(columns=str), _with_target(source), columns, preprocess, None
-        )
+        return from_frame(plain_frame(value), _with_target(source), columns, preprocess, None)
     if isinstance(value, Mapping) and {"x", "y"} <= set(value):
         extra = {name: _column(value, name, source) for name in columns}
         return RawData(_features(value["x"]), np.asarray(value["y"]), columns=extra)
@@ -78,9 +77,10 @@ def _join(
     if all(map(_is_frame, values)):
         import pandas as pd
 
+        from hpo.data.columns import plain_frame
         from hpo.data.sources.table import from_frame
 
-        frame = pd.concat(values, ignore_index=True).rename(columns=str)
+        frame = plain_frame(pd.concat(values, ignore_index=True))
         parts = np.repeat(_PARTS, [len(each) for each in values])
         return from_frame(frame, _with_target(source), columns, preprocess, parts)
     if columns:

@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpo.data.columns import ColumnSpecs, column_array, column_specs
+from hpo.data.columns import (
+    ColumnSpecs,
+    check_values,
+    column_array,
+    column_specs,
+    plain_frame,
+)
 from hpo.data.features import Array
 from hpo.data.leaks import columns_with_the_answer
 from hpo.data.raw import RawData, SourceFiles
@@ -59,10 +65,12 @@ def read_frame(path: Path) -> pd.DataFrame:
         # pandas and pyarrow derive their errors from these two.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"{path} can't be read as a table: {reason}") from error
+    if not len(frame.columns):
+        raise DataError(f"{path} has no columns; expected a table with names in its first line")
     if frame.columns.duplicated().any():
         twice = frame.columns[frame.columns.duplicated()][0]
         raise DataError(f"{path} has two columns named {twice!r}; rename one of them")
-    return frame.rename(columns=str)
+    return plain_frame(frame)
 
 
 def from_frame(
@@ -109,11 +117,12 @@ def check_column(frame: pd.DataFrame, name: str) -> None:
 
 
 def check_targets(frame: pd.DataFrame, targets: list[str], features: list[str]) -> None:
-    """Raises DataError when a target is a feature too, or has gaps."""
+    """Raises DataError when a target is a feature too, has gaps or holds no single values."""
     both = sorted(set(targets) & set(features))
     if both:
         raise DataError(f"the target {both[0]!r} is among the features; leave it out there")
     for name in targets:
+        check_values(frame[name])
         missing = frame[name].isna()
         if missing.any():
             row = int(missing.to_numpy().argmax())
@@ -141,7 +150,11 @@ def target_array(frame: pd.DataFrame, targets: list[str]) -> Array:
 
 
 def column_values(column: pd.Series[Any]) -> Array:
-    """Values with a NumPy dtype: numbers, booleans, strings; dates, also those in texts."""
+    """Values with a NumPy dtype: numbers, booleans, strings; dates, also those in texts.
+
+    Raises DataError when a value is none of these.
+    """
+    check_values(column)
     return _plain(_dates(column))
 
 

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 import os
+import resource
 import secrets
 import sys
 import tempfile
@@ -35,7 +36,9 @@ CONTESTANTS = {
     "optuna": ["optuna_integration"],
     "kerastuner": ["tensorboard"],
     "ray": ["ray"],
+    "kerastuner_hyperband": ["tensorboard"],
 }
+_DEFAULT = ("hpo", "optuna", "kerastuner", "ray")
 # The validation accuracy that time to target waits for.
 TARGETS = {"digits": 0.97, "fashion": 0.865}
 
@@ -48,6 +51,7 @@ _SPEED = (
     "trials_per_minute",
     "trials",
     "epochs_trained",
+    "cpu_seconds",
     "best",
 )
 _TARGET = ("target_seconds", "target_epochs")
@@ -84,7 +88,7 @@ def measure(contestant: str, job: Job, target: float, timeout: float = 3600) -> 
     Raises:
         RuntimeError: It failed or ran another number of trials; repeats its last words.
     """
-    load = os.getloadavg()[0]
+    load, used = os.getloadavg()[0], _cpu_seconds()
     # Not below TMPDIR: Ray's Unix sockets lie in it, whose paths have 107 characters at most.
     with tempfile.TemporaryDirectory(prefix="peers-", dir="/tmp") as folder:
         events, log = Path(folder) / "events.jsonl", Path(folder) / "log"
@@ -110,6 +114,7 @@ def measure(contestant: str, job: Job, target: float, timeout: float = 3600) -> 
         "cores": cores(),
         **asdict(job),
         **row,
+        "cpu_seconds": round(_cpu_seconds() - used, 1),
     }
 
 
@@ -138,6 +143,12 @@ def environment(job: Job) -> dict[str, str]:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def _cpu_seconds() -> float:
+    """Of all processes that were started here, by these in turn, and waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _run(
@@ -184,7 +195,11 @@ def _check(task: str, contestants: list[str]) -> None:
 
 
 def _version(contestant: str) -> str:
-    names = {"hpo": "keras-hpo", "kerastuner": "keras-tuner"}
+    names = {
+        "hpo": "keras-hpo",
+        "kerastuner": "keras-tuner",
+        "kerastuner_hyperband": "keras-tuner",
+    }
     try:
         return version(names.get(contestant, contestant))
     except PackageNotFoundError:
@@ -199,7 +214,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, help="runs of each, by turns")
     parser.add_argument("--seed", type=int, default=0, help="of the first repeat, then counting up")
     parser.add_argument("--workers", type=int, default=2, help="trials at the same time")
-    parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
+    parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(_DEFAULT))
     parser.add_argument("--pruning", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--warm-up", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--steps-per-execution", type=int, default=1, help="Keras's, for the peers")

@@ -75,7 +75,7 @@ def _read_values(y: NDArray[Any]) -> Targets:
         raise DataError(
             f"y has shape {y.shape}; expected (rows,) or (rows, targets) for regression."
         )
-    return Targets("regression", y.astype(np.float32))
+    return Targets("regression", y.astype(np.float32, copy=False))
 
 
 def _is_zero_one(y: NDArray[Any]) -> bool:

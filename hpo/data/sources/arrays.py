@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX
 from numpy.lib.npyio import NpzFile
 
-from hpo.data.features import Array, Features, count_rows, join_rows
+from hpo.data.chunks import LARGE
+from hpo.data.features import Array, Features, count_rows
+from hpo.data.joined import join_rows
 from hpo.data.raw import RawData, SourceFiles
 from hpo.errors import DataError
 from hpo.spec.models import NpySource, NpzSource
@@ -65,12 +68,15 @@ def load_npy(source: NpySource, project: Path) -> RawData:
 def _load_npy(path: Path) -> Array:
     with _open_file(path) as stream:
         try:
-            array = np.load(stream, allow_pickle=False)
+            # Mapping needs the file's name; what else there is opened by name is left open.
+            large = path.stat().st_size > LARGE and stream.read(6) == MAGIC_PREFIX
+            stream.seek(0)
+            array = np.load(path if large else stream, "r" if large else None, allow_pickle=False)
         except _UNREADABLE as error:
             raise _unreadable(path, "npy", _reason(error)) from error
     if not isinstance(array, np.ndarray):
         raise _unreadable(path, "npy", "it holds several arrays; use a source of type npz")
-    return array
+    return np.asarray(array)
 
 
 def _load_npz(
@@ -131,7 +137,7 @@ def _unreadable(path: Path, kind: str, reason: str) -> DataError:
 
 
 def _reason(error: Exception) -> str:
-    if "Object arrays" in str(error):
+    if "bject" in str(error):
         return "it holds Python objects, which would have to be unpickled and could run code"
     return str(error)
 

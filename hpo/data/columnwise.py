@@ -55,9 +55,8 @@ def mean_of(columns: Columns) -> Doubles:
     return np.divide(total, count, out=np.zeros_like(total), where=count > 0)
 
 
-def std_of(columns: Columns) -> Doubles:
+def std_of(columns: Columns, mean: Doubles) -> Doubles:
     """The standard deviation; every number must be there."""
-    mean = mean_of(columns)
     squares, count = np.zeros(columns.width), 0
     for each in columns:
         distances = each - mean

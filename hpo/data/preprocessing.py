@@ -215,7 +215,8 @@ def _fill(columns: Columns, preprocess: Preprocess) -> tuple[float, ...]:
 
 
 def _standard(columns: Columns) -> tuple[Doubles, Doubles]:
-    return mean_of(columns), std_of(columns)
+    mean = mean_of(columns)
+    return mean, std_of(columns, mean)
 
 
 def _minmax(columns: Columns) -> tuple[Doubles, Doubles]:
@@ -231,7 +232,7 @@ def _robust(columns: Columns) -> tuple[Doubles, Doubles]:
     # A feature that is mostly one value has no distance between its quartiles.
     flat = spread == 0
     if flat.any():
-        spread[flat] = std_of(columns)[flat]
+        spread[flat] = std_of(columns, mean_of(columns))[flat]
     return middle, spread
 
 

@@ -21,6 +21,7 @@ from hpo.data.features import each_array
 from hpo.data.leaks import rows_on_two_sides
 from hpo.data.preprocessing import fit_preprocessing, fit_sequences
 from hpo.data.signature import fingerprint_of
+from hpo.data.sources import load_source
 from hpo.data.splits import SplitRows
 from hpo.errors import DataError
 from hpo.spec.models import DataSpec, Preprocess
@@ -251,6 +252,32 @@ def test_batches_of_a_function(open_both: Open, tmp_path: Path, parts: bool) -> 
     data = open_both({"source": source, "split": {"validation": 0.1, "test": 0.1}}, tmp_path)
     assert data.signature.rows == ((60_000,) * 3 if parts else (48_000, 6_000, 6_000))
     assert is_mapped(data.train.x)
+
+
+def test_large_arrays_of_a_zip_file_are_mapped(
+    open_both: Open, x: np.ndarray, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "data.npz", y=np.arange(ROWS) % 3, x=x, columns=np.asfortranarray(x))
+    for name in ("x", "columns"):
+        source = {"type": "npz", "path": "data.npz", "x": name}
+        spec = DataSpec.model_validate({"source": source})
+        raw = load_source(spec, tmp_path)
+        assert is_mapped(raw.x)
+        np.testing.assert_array_equal(raw.x, x, strict=True)
+        open_both({"source": source, "preprocess": {"normalize": "standard"}}, tmp_path)
+    content = bytearray((tmp_path / "data.npz").read_bytes())
+    content[LARGE] ^= 1
+    (tmp_path / "data.npz").write_bytes(content)
+    with pytest.raises(DataError, match="Bad CRC-32"):
+        load_source(DataSpec.model_validate({"source": {**source, "x": "x"}}), tmp_path)
+
+
+def test_packed_arrays_are_read(x: np.ndarray, tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "data.npz", y=np.arange(ROWS) % 3, x=x * 0)
+    source = {"type": "npz", "path": "data.npz"}
+    raw = load_source(DataSpec.model_validate({"source": source}), tmp_path)
+    assert not is_mapped(raw.x)
+    np.testing.assert_array_equal(raw.x, x * 0, strict=True)
 
 
 def test_a_large_file_of_objects_or_several_arrays_is_refused(tmp_path: Path) -> None:

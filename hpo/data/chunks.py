@@ -25,7 +25,8 @@ def chunks(array: Array, rows: Array | None = None) -> Iterator[Chunk]:
     size = max(1, LARGE // 4 // max(1, row_bytes(array)))
     if count * row_bytes(array) <= LARGE:
         size = max(1, count)
-    for start in range(0, count, size):
+    # No rows are one chunk too.
+    for start in range(0, max(1, count), size):
         where = slice(start, min(start + size, count))
         yield where, array[where if rows is None else rows[where]]
 

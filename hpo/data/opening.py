@@ -15,7 +15,7 @@ from hpo.data.features import Array, Features, each_array, map_arrays, take
 from hpo.data.joined import joined
 from hpo.data.leaks import rows_on_two_sides
 from hpo.data.padding import check_sequences, gaps, has_padding
-from hpo.data.prepared import prepared_rows, taken_rows
+from hpo.data.prepared import prepared_rows, taken_targets
 from hpo.data.preprocessing import FILLING, Preparation, fit_arrays, fit_sequences
 from hpo.data.raw import RawData
 from hpo.data.signature import DataSignature, fingerprint_of
@@ -35,7 +35,7 @@ class Part:
     `x` is float32 (rows, *input_shape), prepared; by name where the model has several inputs, and
     whole numbers where an input is to be embedded. `y` is int64 labels 0..K-1 (rows,) for
     classification, float32 (rows, labels) of 0 and 1 for multilabel, float32 (rows,) or
-    (rows, targets) for regression.
+    (rows, targets) for regression. What is large is mapped from a file and read-only.
     """
 
     x: Features
@@ -81,10 +81,10 @@ class OpenedData:
 
     def part(self, name: PartName) -> Part:
         rows: Rows = getattr(self.split, name)
-        key = f"{self.signature.fingerprint} {name}"
+        key = (self.signature.fingerprint, name)
         return Part(
             x=prepared_rows(self.preprocessing, self.raw.x, rows, key),
-            y=taken_rows(self.targets.y, rows, f"{key} targets"),
+            y=taken_targets(self.targets.y, rows, key),
         )
 
 

@@ -16,22 +16,22 @@ from hpo.data.chunks import LARGE, chunks
 from hpo.data.features import Array, Features, Shape, take
 from hpo.data.preprocessing import FittedInputs, FittedPreprocessing, Preparation
 
+# Says which data and which rows these are.
+Key = tuple[str, ...]
+
 # Raised when rows are prepared in another way: then none may come out of an old cache.
 _PREPARING = 1
 
 
-def prepared_rows(fitted: Preparation, x: Features, rows: Array, key: str) -> Features:
-    """The raw rows of these numbers as the model sees them.
-
-    Args:
-        key: Says which data and which rows these are.
-    """
+def prepared_rows(fitted: Preparation, x: Features, rows: Array, key: Key) -> Features:
+    """The raw rows of these numbers as the model sees them."""
+    key = (*key, "x")
     if not _is_large(fitted.input_shape, x, len(rows)):
         return fitted.apply(take(x, rows))
     if isinstance(fitted, FittedInputs):
         assert isinstance(x, dict)
         return {
-            name: _by_chunks(each, x[name], rows, f"{key} {name}")
+            name: _by_chunks(each, x[name], rows, (*key, name))
             for name, each in fitted.inputs.items()
         }
     if isinstance(fitted, FittedPreprocessing):
@@ -40,20 +40,20 @@ def prepared_rows(fitted: Preparation, x: Features, rows: Array, key: str) -> Fe
     return _shared(lambda: fitted.apply(take(x, rows)), fitted.input_shape, key)
 
 
-def taken_rows(array: Array, rows: Array, key: str) -> Array:
-    """The rows of these numbers as they are."""
-    if len(rows) * array.nbytes // max(1, len(array)) <= LARGE:
-        return array[rows]
-    return cached_rows(_name(key), lambda: (chunk for _, chunk in chunks(array, rows)))
+def taken_targets(y: Array, rows: Array, key: Key) -> Array:
+    """The targets of the rows of these numbers."""
+    if len(rows) * y.nbytes // max(1, len(y)) <= LARGE:
+        return y[rows]
+    return cached_rows(_name((*key, "y")), lambda: (chunk for _, chunk in chunks(y, rows)))
 
 
-def _by_chunks(fitted: FittedPreprocessing, x: Array, rows: Array, key: str) -> Array:
+def _by_chunks(fitted: FittedPreprocessing, x: Array, rows: Array, key: Key) -> Array:
     return cached_rows(
         _name(key, fitted), lambda: (fitted.apply(chunk) for _, chunk in chunks(x, rows))
     )
 
 
-def _shared(whole: Callable[[], Features], shape: Shape | dict[str, Shape], key: str) -> Features:
+def _shared(whole: Callable[[], Features], shape: Shape | dict[str, Shape], key: Key) -> Features:
     """For a table, which was read as a whole: shared, but not made by chunks."""
     made = functools.cache(whole)
 
@@ -64,7 +64,7 @@ def _shared(whole: Callable[[], Features], shape: Shape | dict[str, Shape], key:
             assert not isinstance(array, dict)
             return (chunk for _, chunk in chunks(array))
 
-        return cached_rows(_name(key if name is None else f"{key} {name}"), make)
+        return cached_rows(_name(key if name is None else (*key, name)), make)
 
     return {name: output(name) for name in shape} if isinstance(shape, dict) else output(None)
 
@@ -78,7 +78,7 @@ def _is_large(shape: Shape | dict[str, Shape], x: Features, rows: int) -> bool:
     return rows * numbers * np.dtype(np.float32).itemsize > LARGE
 
 
-def _name(key: str, fitted: FittedPreprocessing | None = None) -> str:
+def _name(key: Key, fitted: FittedPreprocessing | None = None) -> str:
     # What was fitted to a table follows from its data and the libraries.
     facts = [_PREPARING, version("numpy"), version("keras"), key, str(fitted)]
     return f"prepared-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -37,7 +36,7 @@ def row_bytes(array: Array) -> int:
     return int(numbers * max(array.itemsize, np.dtype(np.float32).itemsize))
 
 
-def evenly_spaced(array: Array, rows: Array | None = None) -> Any:
+def evenly_spaced(array: Array, rows: Array | None = None) -> Array:
     """Numbers of rows that together are not large: all, or as many as go, evenly spaced."""
     chosen = np.arange(len(array)) if rows is None else rows
     step = -(-len(chosen) * row_bytes(array) // LARGE)

@@ -36,6 +36,7 @@ KERAS_MODULES = {
     "hpo.data.layers",
     "hpo.data.sources.kerasets",
     "hpo.data.sources.tfrecord",
+    "hpo.data.tensors",
     "hpo.export.bundle",
     "hpo.export.predict",
     "hpo.kerastuner",

@@ -16,7 +16,7 @@ import numpy as np
 
 from hpo.api.builders import find_reference
 from hpo.artifacts import write_whole
-from hpo.data.features import join_rows, map_arrays
+from hpo.data.joined import JoinedBatches
 from hpo.data.signature import fingerprint_of
 from hpo.errors import DataError
 from hpo.usercode import describe
@@ -232,25 +232,18 @@ def _batches(data: Any) -> Iterable[Any]:
 
 
 def _joined(batches: Iterable[Any]) -> tuple[Any, Any]:
-    xs, ys = [], []
+    joined = JoinedBatches()
     for batch in batches:
         if not (isinstance(batch, tuple | list) and len(batch) == 2):
             raise DataError(f"data yields {type(batch).__name__}; expected batches (x, y)")
         x, y = batch
-        xs.append(
-            {k: np.asarray(v) for k, v in x.items()} if isinstance(x, Mapping) else np.asarray(x)
+        named = isinstance(x, Mapping)
+        joined.add(
+            {k: np.asarray(v) for k, v in x.items()} if named else np.asarray(x), np.asarray(y)
         )
-        ys.append(np.asarray(y))
-    if not xs:
+    if not joined:
         raise DataError("data yields no batch; expected batches (x, y)")
-    if ys[0].ndim == 0:
-        # A data set that was not batched yields single samples.
-        xs = [map_arrays(lambda array: array[None], x) for x in xs]
-        ys = [y[None] for y in ys]
-    try:
-        return join_rows(xs), np.concatenate(ys)
-    except ValueError as error:
-        raise DataError(f"the batches of data don't fit together: {error}") from error
+    return joined.join()
 
 
 def _is_function(data: object) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpo.data.chunks import chunks
 from hpo.data.features import Features
 from hpo.data.raw import RawData
 from hpo.errors import DataError
@@ -73,27 +74,39 @@ def check_features(x: Features, *, gaps: bool = False) -> None:
                 f"{name} holds {name_of_kind(array)}; expected real numbers. "
                 "Encode the features as numbers and save the file again."
             )
-        check_finite(array[~np.isnan(array)] if gaps and array.dtype.kind == "f" else array, name)
+        check_finite(array, name, gaps=gaps)
 
 
-def check_finite(array: NDArray[Any], name: str) -> None:
-    """Raises DataError when a number is NaN, infinite or beyond float32; names the first."""
+def check_finite(array: NDArray[Any], name: str, *, gaps: bool = False) -> None:
+    """Raises DataError when a number is NaN, infinite or beyond float32; names the first.
+
+    With `gaps` a number may be NaN.
+    """
     if array.dtype.kind != "f":
         return
-    with np.errstate(over="ignore"):
-        bad = ~(np.abs(array.astype(np.float32, copy=False)) <= _LARGEST)
-    count = int(bad.sum())
+    count, place = 0, tuple[int, ...]()
+    for where, chunk in chunks(array):
+        bad = _is_bad(chunk, gaps)
+        if not count and bad.any():
+            first, *rest = map(int, np.unravel_index(int(bad.argmax()), bad.shape))
+            place = (where.start + first, *rest)
+        count += int(bad.sum())
     if not count:
         return
-    place = np.unravel_index(int(bad.argmax()), array.shape)
-    index = [int(i) for i in place[1:]]
-    feature = f", index {index[0] if len(index) == 1 else tuple(index)}" if index else ""
+    index = place[1:]
+    feature = f", index {index[0] if len(index) == 1 else index}" if index else ""
     rule = "" if name == "y" else ", or set `preprocess.missing` where values are missing"
     raise DataError(
         f"{name} has {count} of {array.size} values that are NaN, infinite or beyond 1e37; the "
-        f"first is {array[place]} at row {int(place[0])}{feature}, counted from 0. Expected finite "
+        f"first is {array[place]} at row {place[0]}{feature}, counted from 0. Expected finite "
         f"numbers: drop those rows or fill in the values{rule}."
     )
+
+
+def _is_bad(chunk: NDArray[Any], gaps: bool) -> NDArray[np.bool_]:
+    with np.errstate(over="ignore"):
+        bad: NDArray[np.bool_] = ~(np.abs(chunk.astype(np.float32, copy=False)) <= _LARGEST)
+    return bad & ~np.isnan(chunk) if gaps else bad
 
 
 def check_reshape(shape: tuple[int, ...], reshape: tuple[int, ...] | None) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -35,14 +34,6 @@ def take(x: Features, rows: Array | slice) -> Features:
 def count_rows(x: Features) -> int:
     """The number of samples; the first array's, where they differ."""
     return len(next(iter(each_array(x))))
-
-
-def join_rows(parts: Sequence[Features]) -> Features:
-    """The rows of several sources of one structure, one after the other."""
-    first = parts[0]
-    if not isinstance(first, dict):
-        return np.concatenate(parts)  # type: ignore[arg-type]
-    return {name: np.concatenate([part[name] for part in parts]) for name in first}
 
 
 def shapes_of(x: Features) -> Shape | dict[str, Shape]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hpo.data.chunks import chunks
 from hpo.data.features import Array, Features, count_rows, each_array
 from hpo.data.splits import SplitRows
 
@@ -56,8 +57,9 @@ def _row_keys(x: Features) -> Array:
     """A number for each row; equal for equal rows."""
     keys = np.zeros(count_rows(x), np.uint64)
     for array in each_array(x):
-        flat = np.ascontiguousarray(array).reshape(len(array), -1)
-        keys = keys * np.uint64(0x9E3779B97F4A7C15) + _array_keys(flat)
+        keys *= np.uint64(0x9E3779B97F4A7C15)
+        for where, chunk in chunks(array):
+            keys[where] += _array_keys(np.ascontiguousarray(chunk).reshape(len(chunk), -1))
     return keys
 
 

@@ -10,9 +10,12 @@ from typing import Any, Literal
 import numpy as np
 
 from hpo.data.checks import check_features, check_reshape, check_rows, named_arrays
-from hpo.data.features import Array, Features, each_array, take
+from hpo.data.chunks import chunks
+from hpo.data.features import Array, Features, each_array, map_arrays, take
+from hpo.data.joined import joined
 from hpo.data.leaks import rows_on_two_sides
-from hpo.data.padding import check_sequences, gaps, is_padding
+from hpo.data.padding import check_sequences, gaps, has_padding
+from hpo.data.prepared import prepared_rows, taken_targets
 from hpo.data.preprocessing import FILLING, Preparation, fit_arrays, fit_sequences
 from hpo.data.raw import RawData
 from hpo.data.signature import DataSignature, fingerprint_of
@@ -32,7 +35,7 @@ class Part:
     `x` is float32 (rows, *input_shape), prepared; by name where the model has several inputs, and
     whole numbers where an input is to be embedded. `y` is int64 labels 0..K-1 (rows,) for
     classification, float32 (rows, labels) of 0 and 1 for multilabel, float32 (rows,) or
-    (rows, targets) for regression.
+    (rows, targets) for regression. What is large is mapped from a file and read-only.
     """
 
     x: Features
@@ -76,8 +79,13 @@ class OpenedData:
     preprocessing: Preparation
     signature: DataSignature
 
-    def part(self, rows: Rows) -> Part:
-        return Part(self.preprocessing.apply(take(self.raw.x, rows)), self.targets.y[rows])
+    def part(self, name: PartName) -> Part:
+        rows: Rows = getattr(self.split, name)
+        key = (self.signature.fingerprint, name)
+        return Part(
+            x=prepared_rows(self.preprocessing, self.raw.x, rows, key),
+            y=taken_targets(self.targets.y, rows, key),
+        )
 
 
 def open_search_data(data: DataSpec, project: Path) -> SearchData:
@@ -87,8 +95,8 @@ def open_search_data(data: DataSpec, project: Path) -> SearchData:
     """
     opened = open_data(data, project)
     return SearchData(
-        train=opened.part(opened.split.train),
-        validation=opened.part(opened.split.validation),
+        train=opened.part("train"),
+        validation=opened.part("validation"),
         signature=opened.signature,
         preprocessing=opened.preprocessing,
     )
@@ -123,7 +131,7 @@ def open_data(data: DataSpec, project: Path) -> OpenedData:
     split = split_rows(
         len(raw.y), data.split, targets.labels, targets.class_names or (), raw.columns, raw.parts
     )
-    preprocessing = _fit(raw, take(raw.x, split.train), data.preprocess)
+    preprocessing = _fit(raw, split.train, data.preprocess)
     signature = _signature(data, raw, targets, split, preprocessing)
     return OpenedData(raw, targets, split, data.preprocess, preprocessing, signature)
 
@@ -141,33 +149,38 @@ def _checked_arrays(raw: RawData, preprocess: Preprocess) -> RawData:
     if preprocess.missing != "drop":
         return raw
     missing = gaps if masked else np.isnan
-    lacks = [missing(array).reshape(len(array), -1).any(axis=1) for array in each_array(raw.x)]
-    whole = np.flatnonzero(~np.any(lacks, axis=0))
+    lacks = np.zeros(len(raw.y), np.bool_)
+    for array in each_array(raw.x):
+        for where, chunk in chunks(array):
+            lacks[where] |= missing(chunk).reshape(len(chunk), -1).any(axis=1)
+    if not lacks.any():
+        return raw
+    whole = np.flatnonzero(~lacks)
     return replace(
         raw,
-        x=take(raw.x, whole),
+        x=map_arrays(lambda array: joined(chunk for _, chunk in chunks(array, whole)), raw.x),
         y=raw.y[whole],
         columns={name: column[whole] for name, column in raw.columns.items()},
         parts=None if raw.parts is None else raw.parts[whole],
     )
 
 
-def _fit(raw: RawData, train: Features, preprocess: Preprocess) -> Preparation:
+def _fit(raw: RawData, train: Rows, preprocess: Preprocess) -> Preparation:
     if raw.form["type"] != "table":
         if preprocess.crosses:
             raise DataError("`preprocess.crosses` is for the columns of a table")
-        if raw.form.get("mask") and is_padding(raw.x).any():
-            return fit_sequences(train, preprocess)
-        return fit_arrays(train, preprocess)
+        if raw.form.get("mask") and has_padding(raw.x):
+            return fit_sequences(raw.x, preprocess, train)
+        return fit_arrays(raw.x, preprocess, train)
     # Needs Keras, which arrays do not.
     from hpo.data.encoding import fit_table
 
-    assert isinstance(train, dict)
+    assert isinstance(raw.x, dict)
     if preprocess.reshape is not None or preprocess.mask:
         name = "mask" if preprocess.mask else "reshape"
         raise DataError(f"`preprocess.{name}` is for arrays; a table has columns")
     columns = {name: Column.model_validate(column) for name, column in raw.form["columns"].items()}
-    return fit_table(train, columns, preprocess)
+    return fit_table({name: each[train] for name, each in raw.x.items()}, columns, preprocess)
 
 
 def _signature(

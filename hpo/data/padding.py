@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hpo.data.chunks import chunks
 from hpo.data.features import Array, Features
 from hpo.errors import DataError
 
@@ -43,14 +44,26 @@ def check_sequences(x: Features, *, gaps_allowed: bool) -> None:
     if isinstance(x, dict) or x.ndim != 3:
         what = "several inputs" if isinstance(x, dict) else f"x has shape {x.shape}"
         raise DataError(f"`preprocess.mask` is for one array (rows, steps, features); {what}")
+    for where, chunk in chunks(x):
+        _check_chunk(chunk, where.start, gaps_allowed=gaps_allowed)
+
+
+def has_padding(x: Features) -> bool:
+    """Whether a sequence is shorter than others."""
+    assert not isinstance(x, dict)
+    return any(is_padding(chunk).any() for _, chunk in chunks(x))
+
+
+def _check_chunk(x: Array, start: int, *, gaps_allowed: bool) -> None:
     empty = is_padding(x).all(axis=1)
     if empty.any():
-        raise DataError(f"the sequence in row {int(empty.argmax())}, counted from 0, has no step")
+        row = start + int(empty.argmax())
+        raise DataError(f"the sequence in row {row}, counted from 0, has no step")
     missing = gaps(x) if x.dtype.kind == "f" and not gaps_allowed else np.zeros((1, 1, 1))
     if missing.any():
         row, step, feature = (int(i) for i in np.argwhere(missing)[0])
         raise DataError(
-            f"row {row} has a number missing at step {step}, feature {feature}, counted from 0; "
-            "only the steps after the last one are padding. Fill it in, or set "
+            f"row {start + row} has a number missing at step {step}, feature {feature}, counted "
+            "from 0; only the steps after the last one are padding. Fill it in, or set "
             "`preprocess.missing`."
         )

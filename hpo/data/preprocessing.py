@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.data.checks import check_reshape
+from hpo.data.chunks import chunks
+from hpo.data.columnwise import Columns, Doubles, Floats, mean_of, std_of
 from hpo.data.features import Array, Features, Shape
 from hpo.data.padding import is_padding
 from hpo.errors import DataError
 from hpo.spec.models import Preprocess
 
-Floats = NDArray[np.float32]
+Numbers = tuple[float, ...]
 
 # Rules that put a number where one is missing.
 FILLING = ("mean", "median", "zero")
@@ -123,17 +125,23 @@ class FittedInputs:
         return {name: fitted.apply(x[name]) for name, fitted in self.inputs.items()}
 
 
-def fit_arrays(x: Features, preprocess: Preprocess) -> FittedPreprocessing | FittedInputs:
-    """Fits on raw train features, one array or several.
+def fit_arrays(
+    x: Features, preprocess: Preprocess, rows: Array | None = None
+) -> FittedPreprocessing | FittedInputs:
+    """Fits on raw train features, one array or several; on the rows of these numbers, or all.
 
     Raises DataError when the reshape does not fit the samples.
     """
     if not isinstance(x, dict):
-        return fit_preprocessing(x, preprocess)
-    return FittedInputs({name: fit_preprocessing(array, preprocess) for name, array in x.items()})
+        return fit_preprocessing(x, preprocess, rows)
+    return FittedInputs(
+        {name: fit_preprocessing(array, preprocess, rows) for name, array in x.items()}
+    )
 
 
-def fit_sequences(x: Features, preprocess: Preprocess) -> FittedPreprocessing:
+def fit_sequences(
+    x: Features, preprocess: Preprocess, rows: Array | None = None
+) -> FittedPreprocessing:
     """Fits on raw train sequences (rows, steps, features), padded with NaN after their last step.
 
     Padding counts for nothing. Raises DataError when a reshape is asked for.
@@ -141,9 +149,13 @@ def fit_sequences(x: Features, preprocess: Preprocess) -> FittedPreprocessing:
     assert not isinstance(x, dict)
     if preprocess.reshape is not None:
         raise DataError("`preprocess.reshape` is for samples of one shape; sequences have lengths")
-    fitted = fit_preprocessing(x[~is_padding(x)], preprocess)
-    fitted = replace(fitted, raw_shape=(None, x.shape[-1]), mask_value=_MASK_VALUE)
-    lowest = float(fitted.apply(x)[~is_padding(x)].min())
+    columns = Columns(x, rows, x.shape[-1], steps_only=True)
+    offset, scale, fill = _fit(columns, preprocess)
+    raw_shape = (None, x.shape[-1])
+    fitted = FittedPreprocessing(raw_shape, None, offset, scale, fill, _MASK_VALUE)
+    lowest = min(
+        float(fitted.apply(chunk)[~is_padding(chunk)].min()) for _, chunk in chunks(x, rows)
+    )
     return fitted if lowest > _MASK_VALUE else replace(fitted, mask_value=_below(lowest))
 
 
@@ -159,71 +171,81 @@ def fits(shape: tuple[int, ...], expected: Shape) -> bool:
     )
 
 
-def fit_preprocessing(x: Array, preprocess: Preprocess) -> FittedPreprocessing:
-    """Fits on raw train features (rows, *shape).
+def fit_preprocessing(
+    x: Array, preprocess: Preprocess, rows: Array | None = None
+) -> FittedPreprocessing:
+    """Fits on raw train features (rows, *shape); on the rows of these numbers, or all.
 
     standard: zero mean, unit variance; minmax: 0 to 1; robust: the median at 0 and the quartiles
     1 apart. A feature that is constant in train is only shifted, because it may vary elsewhere and
-    must not be blown up there. What is missing is passed over, then filled in.
+    must not be blown up there. What is missing is passed over, then filled in. Median and quartiles
+    of data that is large are those of as many rows as are not, evenly spaced.
 
     Raises DataError when the reshape does not fit the samples.
     """
     check_reshape(x.shape[1:], preprocess.reshape)
-    shape = preprocess.reshape or x.shape[1:]
-    columns = x.astype(np.float32).reshape(-1, shape[-1])
-    columns, fill = _filled(columns, preprocess)
-    shape_only = FittedPreprocessing(x.shape[1:], preprocess.reshape, fill=fill)
+    width = (preprocess.reshape or x.shape[1:])[-1]
+    offset, scale, fill = _fit(Columns(x, rows, width), preprocess)
+    return FittedPreprocessing(x.shape[1:], preprocess.reshape, offset, scale, fill)
+
+
+def _fit(columns: Columns, preprocess: Preprocess) -> tuple[Numbers, Numbers, Numbers]:
+    """Offset, scale and fill."""
+    fill = _fill(columns, preprocess)
     if preprocess.normalize == "none":
-        return shape_only
+        return (), (), fill
+    columns = replace(columns, fill=fill)
     offset, spread = _SCALES[preprocess.normalize](columns)
     spread[_is_constant(spread, columns)] = 1.0
-    return FittedPreprocessing(
-        x.shape[1:], preprocess.reshape, _float32_safe(offset), _float32_safe(1 / spread), fill
-    )
+    return _float32_safe(offset), _float32_safe(1 / spread), fill
 
 
-def _filled(columns: Floats, preprocess: Preprocess) -> tuple[Floats, tuple[float, ...]]:
-    """The columns without gaps, and what the gaps are filled with; nothing where none may be."""
+def _fill(columns: Columns, preprocess: Preprocess) -> tuple[float, ...]:
+    """What gaps are filled with; nothing where none may be."""
     if preprocess.missing in ("refuse", "drop", "auto"):
-        return columns, ()
-    if preprocess.missing == "zero":
-        values = np.zeros(columns.shape[1])
-    else:
-        average = np.nanmean if preprocess.missing == "mean" else np.nanmedian
-        some = ~np.isnan(columns).all(axis=0)
-        values = np.zeros(columns.shape[1])
-        values[some] = average(columns[:, some].astype(np.float64), axis=0)
-    fill = _float32_safe(values)
-    return np.where(np.isnan(columns), np.asarray(fill, np.float32), columns), fill
+        return ()
+    values = np.zeros(columns.width)
+    if preprocess.missing == "mean":
+        values = mean_of(columns)
+    elif preprocess.missing == "median":
+        sample = columns.sample()
+        some = ~np.isnan(sample).all(axis=0)
+        values[some] = np.nanmedian(sample[:, some].astype(np.float64), axis=0)
+    return _float32_safe(values)
 
 
-def _standard(columns: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return columns.mean(axis=0, dtype=np.float64), columns.std(axis=0, dtype=np.float64)
+def _standard(columns: Columns) -> tuple[Doubles, Doubles]:
+    mean = mean_of(columns)
+    return mean, std_of(columns, mean)
 
 
-def _minmax(columns: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    low, high = (edge(axis=0).astype(np.float64) for edge in (columns.min, columns.max))
-    return low, high - low
+def _minmax(columns: Columns) -> tuple[Doubles, Doubles]:
+    lows, highs = zip(*((each.min(axis=0), each.max(axis=0)) for each in columns), strict=True)
+    low, high = np.min(lows, axis=0), np.max(highs, axis=0)
+    return low.astype(np.float64), high.astype(np.float64) - low.astype(np.float64)
 
 
-def _robust(columns: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    low, middle, high = np.percentile(columns.astype(np.float64), (25, 50, 75), axis=0)
+def _robust(columns: Columns) -> tuple[Doubles, Doubles]:
+    sample = columns.sample().astype(np.float64)
+    low, middle, high = np.percentile(sample, (25, 50, 75), axis=0)
     spread = high - low
     # A feature that is mostly one value has no distance between its quartiles.
     flat = spread == 0
-    spread[flat] = columns.std(axis=0, dtype=np.float64)[flat]
+    if flat.any():
+        spread[flat] = std_of(columns, mean_of(columns))[flat]
     return middle, spread
 
 
 _SCALES = {"standard": _standard, "minmax": _minmax, "robust": _robust}
 
 
-def _is_constant(spread: NDArray[np.float64], columns: Floats) -> NDArray[np.bool_]:
+def _is_constant(spread: Doubles, columns: Columns) -> NDArray[np.bool_]:
     # A spread of a few rounding steps is noise of float32, not information.
-    noise = 8 * float(_RESOLUTION.eps) * np.abs(columns).max(axis=0).astype(np.float64)
+    largest = np.max([np.abs(each).max(axis=0) for each in columns], axis=0)
+    noise = 8 * float(_RESOLUTION.eps) * largest.astype(np.float64)
     constant: NDArray[np.bool_] = spread <= np.maximum(noise, float(_RESOLUTION.tiny))
     return constant
 
 
-def _float32_safe(values: NDArray[np.float64]) -> tuple[float, ...]:
+def _float32_safe(values: Doubles) -> tuple[float, ...]:
     return tuple(values.astype(np.float32).tolist())

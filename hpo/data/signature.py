@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
+from hpo.data.chunks import bytes_of, chunks
 from hpo.data.features import Shape
 from hpo.data.raw import ARRAYS
 
@@ -70,9 +70,9 @@ def fingerprint_of(arrays: Iterable[NDArray[Any]], settings: object) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for array in arrays:
         little_endian = array.dtype.newbyteorder("<")
-        plain = np.ascontiguousarray(array, dtype=little_endian)
-        digest.update(f"{plain.dtype.str}{plain.shape}".encode())
-        digest.update(plain.reshape(-1).view(np.uint8).data)
+        digest.update(f"{little_endian.str}{array.shape}".encode())
+        for _, chunk in chunks(array):
+            digest.update(bytes_of(chunk.astype(little_endian, copy=False)))
     return digest.hexdigest()[:16]
 
 

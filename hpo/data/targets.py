@@ -76,7 +76,7 @@ def _read_values(y: NDArray[Any], names: tuple[str, ...] | None) -> Targets:
             f"y has shape {y.shape}; expected (rows,) or (rows, targets) for regression."
         )
     _check_varies(y, names)
-    return Targets("regression", y.astype(np.float32))
+    return Targets("regression", y.astype(np.float32, copy=False))
 
 
 def _check_varies(y: NDArray[Any], names: tuple[str, ...] | None) -> None:

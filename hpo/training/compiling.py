@@ -229,7 +229,7 @@ def targets_for(model: keras.Model, y: NDArray[Any], signature: DataSignature) -
         if not wants_one_hot(model):
             return y
         return np.asarray(keras.utils.to_categorical(y, signature.num_classes), np.float32)
-    return y.reshape(len(y), -1).astype(np.float32)
+    return y.reshape(len(y), -1).astype(np.float32, copy=False)
 
 
 def class_weights(

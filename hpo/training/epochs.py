@@ -19,6 +19,7 @@ from keras.src.random.seed_generator import global_seed_generator
 from numpy.typing import NDArray
 from tensorflow.python.framework.ops import gradient_registry
 
+from hpo.data.tensors import as_tensor
 from hpo.training.augment import Augmentation
 
 # Arrays with a first axis of rows; the features may be several by name.
@@ -161,7 +162,7 @@ def _epoch_function(
     rows = len(arrays[1])
     steps = math.ceil(rows / batch_size)
     # A function of its own, so that the loop knows what a step returns before it runs one.
-    traced = _step_function(model, step, keras.tree.map_structure(tf.constant, arrays), augment)
+    traced = _step_function(model, step, keras.tree.map_structure(as_tensor, arrays), augment)
 
     def all_batches(order: tf.Tensor) -> dict[str, tf.Tensor]:
         def at(index: tf.Tensor) -> dict[str, tf.Tensor]:

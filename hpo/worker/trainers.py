@@ -80,9 +80,11 @@ class Trainer:
         return self.request(m.Call(function, arguments)).value
 
     def memory(self) -> int:
-        """Resident bytes, 0 when the process is gone."""
+        """Resident bytes without those of mapped files, 0 when the process is gone."""
         try:
-            return int(psutil.Process(self.pid).memory_info().rss)
+            memory = psutil.Process(self.pid).memory_info()
+            # Not told of on every system.
+            return int(memory.rss - getattr(memory, "shared", 0))
         except psutil.Error:
             return 0
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import struct
 import zipfile
 import zlib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.lib.npyio import NpzFile
 
-from hpo.data.features import Array, Features, count_rows, join_rows
+from hpo.data.chunks import LARGE
+from hpo.data.features import Array, Features, count_rows
+from hpo.data.joined import join_rows
 from hpo.data.raw import RawData, SourceFiles
 from hpo.errors import DataError
 from hpo.spec.models import NpySource, NpzSource
 
+# Where the header of a file within a .zip file says how long its last two fields are.
+_LENGTHS_AT, _LENGTHS = 26, struct.Struct("<HH")
 _UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
@@ -65,12 +72,15 @@ def load_npy(source: NpySource, project: Path) -> RawData:
 def _load_npy(path: Path) -> Array:
     with _open_file(path) as stream:
         try:
-            array = np.load(stream, allow_pickle=False)
+            # Mapping needs the file's name; what else there is opened by name is left open.
+            large = path.stat().st_size > LARGE and stream.read(6) == npy.MAGIC_PREFIX
+            stream.seek(0)
+            array = np.load(path if large else stream, "r" if large else None, allow_pickle=False)
         except _UNREADABLE as error:
             raise _unreadable(path, "npy", _reason(error)) from error
     if not isinstance(array, np.ndarray):
         raise _unreadable(path, "npy", "it holds several arrays; use a source of type npz")
-    return array
+    return np.asarray(array)
 
 
 def _load_npz(
@@ -113,7 +123,9 @@ def _read_array(file: NpzFile, name: str, path: Path) -> Array:
     if name not in file.files:
         raise DataError(_missing_array(name, file.files, path))
     try:
-        array = file[name]
+        array = _map_array(file, name, path)
+        if array is None:
+            array = file[name]
     except _UNREADABLE as error:
         if "Object arrays" in str(error):
             raise DataError(_pickled_array(name, path)) from None
@@ -121,6 +133,28 @@ def _read_array(file: NpzFile, name: str, path: Path) -> Array:
     if not isinstance(array, np.ndarray):
         raise _unreadable(path, "npz", f"entry {name!r} is no array")
     return array
+
+
+def _map_array(file: NpzFile, name: str, path: Path) -> Array | None:
+    """A large array that lies in the file as it is, where `np.savez` wrote it; None for others."""
+    assert file.zip is not None
+    member = file.zip.NameToInfo.get(f"{name}.npy")
+    if member is None or member.compress_type != zipfile.ZIP_STORED or member.file_size <= LARGE:
+        return None
+    with file.zip.open(member) as content:
+        # Raises BadZipFile at the end, unless the checksum is right.
+        while content.read(LARGE // 4):
+            pass
+    with path.open("rb") as stream:
+        stream.seek(member.header_offset + _LENGTHS_AT)
+        stream.seek(sum(_LENGTHS.unpack(stream.read(_LENGTHS.size))), os.SEEK_CUR)
+        version = npy.read_magic(stream)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, in_columns, dtype = read(stream)
+        if dtype.hasobject:
+            return None
+        order: Literal["F", "C"] = "F" if in_columns else "C"
+        return np.asarray(np.memmap(path, dtype, "r", stream.tell(), shape, order))
 
 
 def _unreadable(path: Path, kind: str, reason: str) -> DataError:
@@ -131,7 +165,7 @@ def _unreadable(path: Path, kind: str, reason: str) -> DataError:
 
 
 def _reason(error: Exception) -> str:
-    if "Object arrays" in str(error):
+    if "bject" in str(error):
         return "it holds Python objects, which would have to be unpickled and could run code"
     return str(error)
 

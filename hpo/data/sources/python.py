@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hpo.data.features import Features, count_rows, join_rows, map_arrays
+from hpo.data.features import Features, count_rows
+from hpo.data.joined import JoinedBatches, join_rows
 from hpo.data.raw import RawData, SourceFiles
 from hpo.errors import DataError
 from hpo.spec.models import Preprocess, PythonSource
@@ -114,20 +115,14 @@ def _batches(value: Any) -> Iterable[Any]:
 
 
 def _from_batches(batches: Iterable[Any], source: PythonSource) -> tuple[Features, Any]:
-    xs: list[Features] = []
-    ys: list[Any] = []
+    joined = JoinedBatches()
     for batch in batches:
         if not (isinstance(batch, tuple | list) and len(batch) == 2):
             raise DataError(f"{source.load} yields {type(batch).__name__}; expected {_EXPECTED}")
-        xs.append(_features(batch[0]))
-        ys.append(np.asarray(batch[1]))
-    if not xs:
+        joined.add(_features(batch[0]), np.asarray(batch[1]))
+    if not joined:
         raise DataError(f"{source.load} yields no batch; expected {_EXPECTED}")
-    if ys[0].ndim == 0:
-        # A data set that was not batched yields single samples.
-        xs = [map_arrays(lambda array: array[None], x) for x in xs]
-        ys = [y[None] for y in ys]
-    return join_rows(xs), np.concatenate(ys)
+    return joined.join()
 
 
 def _features(value: Any) -> Features:

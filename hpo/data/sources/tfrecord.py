@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from hpo.data.features import Array, Features, count_rows, join_rows
+from hpo.data.features import Array, Features, count_rows
+from hpo.data.joined import JoinedRows, join_rows
 from hpo.data.raw import RawData, SourceFiles
 from hpo.errors import DataError
 from hpo.spec.models import TfRecordSource
@@ -75,10 +77,15 @@ def _read_all(source: TfRecordSource, wanted: dict[str, Any], path: str, project
             f"no file matches {project.absolute() / path}. Paths in `data` are relative to the "
             "project folder; correct it, or name the folder with --project."
         )
-    batches = [batch for file in files for batch in _read(file, source, wanted)]
-    if not batches:
+    rows = {name: JoinedRows() for name in wanted}
+    empty = True
+    for batch in itertools.chain.from_iterable(_read(file, source, wanted) for file in files):
+        empty = False
+        for name, array in batch.items():
+            rows[name].add(array)
+    if empty:
         raise DataError(f"{files[0]} holds no record")
-    return {name: np.concatenate([batch[name] for batch in batches]) for name in wanted}
+    return {name: each.join() for name, each in rows.items()}
 
 
 def _absolute(path: str) -> list[Path]:

@@ -89,7 +89,7 @@ def compare(job: Job, bare_epochs: int) -> Row:
 def train_bare(task: str, epochs: int) -> dict[str, float]:
     """Mean seconds of an epoch's training and of its validation, after one that warms up."""
     from hpo.spec import load_study_file
-    from hpo.training.epochs import epoch_order
+    from hpo.training.seeding import epoch_order
     from hpo.training.trial import build_model, make_runner, prepare
 
     bench = prepare(load_study_file(study_file(task)).spec, ROOT)

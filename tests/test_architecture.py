@@ -45,9 +45,12 @@ KERAS_MODULES = {
     "hpo.training.builder",
     "hpo.training.compiling",
     "hpo.training.epochs",
+    "hpo.training.freeing",
     "hpo.training.own_fit",
     "hpo.training.preflight",
     "hpo.training.replay",
+    "hpo.training.reuse",
+    "hpo.training.seeding",
     "hpo.training.trial",
 }
 HEAVY = {"keras", "tensorflow", "keras_tuner"}

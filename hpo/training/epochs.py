@@ -21,6 +21,7 @@ from tensorflow.python.framework.ops import gradient_registry
 
 from hpo.data.tensors import as_tensor
 from hpo.training.augment import Augmentation
+from hpo.training.seeding import assign_seeds, seed_generators
 
 # Arrays with a first axis of rows; the features may be several by name.
 _Arrays = tuple[Any, ...]
@@ -64,7 +65,7 @@ class EpochRunner:
     def seed(self, seed: int, epoch: int) -> None:
         """Sets every random number of an epoch, in the model and in front of it."""
         generators = [self._unnamed, *(self._augment.generators if self._augment else ())]
-        _assign_seeds([*_seed_generators(self._model), *generators], seed, epoch)
+        assign_seeds([*seed_generators(self._model), *generators], seed, epoch)
 
     def train(self, order: NDArray[np.int32]) -> dict[str, float]:
         """Trains one epoch on the rows in `order`; the metrics at its end, by name."""
@@ -98,34 +99,6 @@ def forgotten_gradients() -> Iterator[None]:
         for name in set(registered) - before:
             if name.startswith("CustomGradient-"):
                 del registered[name]
-
-
-def epoch_order(seed: int, epoch: int, rows: int) -> NDArray[np.int32]:
-    """The order of rows in an epoch: it depends on the trial's seed and the epoch alone."""
-    return np.random.default_rng([seed, epoch]).permutation(rows).astype(np.int32)
-
-
-def seed_epoch(model: keras.Model, seed: int, epoch: int) -> None:
-    """Sets every random layer (dropout, noise, ...) for one epoch.
-
-    A trial that another worker takes over at this epoch then draws the same numbers. Layers that
-    draw with `tf.random` instead of `keras.random` are out of reach.
-    """
-    _assign_seeds([*_seed_generators(model), global_seed_generator()], seed, epoch)
-
-
-def _assign_seeds(generators: list[Any], seed: int, epoch: int) -> None:
-    for index, generator in enumerate(generators):
-        state = np.random.SeedSequence([seed, epoch, index]).generate_state(2)
-        generator.state.assign(state.astype(generator.state.dtype))
-
-
-def _seed_generators(model: keras.Model) -> list[Any]:
-    found: dict[int, Any] = {}
-    for layer in model._flatten_layers():
-        for generator in layer._seed_generators:
-            found[id(generator)] = generator
-    return list(found.values())
 
 
 def _build(model: keras.Model, rows: _Arrays, batch_size: int) -> None:

@@ -32,9 +32,10 @@ from hpo.training.compiling import (
     targets_for,
     training_defaults,
 )
-from hpo.training.epochs import EpochRunner, epoch_order, forgotten_gradients, seed_epoch
+from hpo.training.epochs import EpochRunner, forgotten_gradients
 from hpo.training.progress import Progress, follow_plateau, rate_factor, stops_early
 from hpo.training.reuse import GraphCache
+from hpo.training.seeding import begin_session, epoch_order, seed_epoch
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,7 @@ def prepare(spec: StudySpec, project: Path) -> Bench:
 
 def build_model(bench: Bench, suggest: Suggest, seed: int) -> TrialModel:
     """A new, compiled model; equal seeds and values give equal weights."""
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(seed)
+    begin_session(seed)
     training = bench.spec.training
     values = Values(bench.spec.space, training_defaults(training), suggest)
     hp = TrialHyperParameters(values)

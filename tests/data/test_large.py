@@ -46,7 +46,7 @@ def files(x: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "x.npy", x)
     np.save(folder / "pictures.npy", (x[:, :768].reshape(ROWS, 16, 16, 3) % 256).astype(np.uint8))
     np.save(folder / "y.npy", np.arange(ROWS) % 3)
-    np.save(folder / "values.npy", x[:, :900].astype(np.float32))
+    np.save(folder / "values.npy", x[:, 8:908].astype(np.float32))
     return folder
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hpo.training.epochs import EpochRunner, epoch_order, evaluate, seed_epoch
+from hpo.training.epochs import EpochRunner, evaluate
+from hpo.training.seeding import epoch_order, seed_epoch
 
 pytestmark = [pytest.mark.keras, pytest.mark.usefixtures("deterministic")]
 

@@ -1,7 +1,7 @@
 """What the window of the TPE sampler costs in quality: Optuna's TPE on all trials against ours.
 
 Functions to minimize with five float parameters, in memory, with several seeds. The window may
-be smaller than the service's, so that few trials show what many would. Run from the repository root:
+be smaller than the service's, so that few trials show what many would. Run from the root:
 
     python -m benchmarks.window --trials 1500 --recent 300 --seeds 3
 

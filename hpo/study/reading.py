@@ -14,11 +14,62 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.study import tables as t
 
-__all__ = ["parsed_distribution", "read_sampled", "read_trials"]
+__all__ = ["parsed_distribution", "read_new_trial", "read_sampled", "read_trials"]
 
 _INFINITE = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}
 # Drivers limit how many values one statement may carry.
 _CHUNK = 500
+
+
+def _of(table: sa.Table) -> sa.ColumnElement[bool]:
+    return table.c.trial_id.in_(sa.bindparam("ids", expanding=True))
+
+
+def _ordered(table: sa.Table, order: str) -> sa.Select[Any]:
+    return sa.select(table).where(_of(table)).order_by(table.c[order])
+
+
+def _last_reports() -> sa.Select[Any]:
+    report = t.trial_intermediate_values
+    last = (
+        sa.select(report.c.trial_id, sa.func.max(report.c.step).label("step"))
+        .where(_of(report))
+        .group_by(report.c.trial_id)
+        .subquery()
+    )
+    same = sa.and_(report.c.trial_id == last.c.trial_id, report.c.step == last.c.step)
+    return sa.select(report).join(last, same)
+
+
+# Built once: to build a statement takes longer than to run it.
+_TRIALS = (
+    sa.select(t.trials, t.trial_values.c.value, t.trial_values.c.value_type)
+    .outerjoin(t.trial_values, t.trial_values.c.trial_id == t.trials.c.trial_id)
+    .where(_of(t.trials))
+    .order_by(t.trials.c.trial_id)
+)
+_PARAMS = (
+    sa.select(
+        *(
+            t.trial_params.c[n]
+            for n in ("trial_id", "param_name", "param_value", "distribution_json")
+        )
+    )
+    .where(_of(t.trial_params))
+    .order_by(t.trial_params.c.param_id)
+)
+_REPORTS = _ordered(t.trial_intermediate_values, "step")
+_LAST_REPORTS = _last_reports()
+_ATTRIBUTES = {
+    "user_attrs": _ordered(t.trial_user_attributes, "key"),
+    "system_attrs": _ordered(t.trial_system_attributes, "key"),
+}
+_NOTED = _ATTRIBUTES["system_attrs"].where(
+    sa.or_(
+        t.trial_system_attributes.c.key.like("constraints%"),
+        t.trial_system_attributes.c.key.like("tpe:%"),
+    )
+)
 
 
 @lru_cache(maxsize=4096)
@@ -27,17 +78,19 @@ def parsed_distribution(text: str) -> BaseDistribution:
     return json_to_distribution(text)
 
 
+def read_new_trial(connection: sa.Connection, trial_id: int) -> FrozenTrial:
+    """A trial to which nothing has been written yet."""
+    return _bare(connection.execute(_TRIALS, {"ids": [trial_id]}).one())
+
+
 def read_trials(connection: sa.Connection, trial_ids: Sequence[int]) -> list[FrozenTrial]:
     """The trials with everything that belongs to them, one statement a table and chunk."""
     trials: list[FrozenTrial] = []
     for chunk in _chunks(trial_ids):
         found = _with_params(connection, chunk)
-        _add_reports(found, _rows(connection, t.trial_intermediate_values, chunk, "step"))
-        for table, name in (
-            (t.trial_user_attributes, "user_attrs"),
-            (t.trial_system_attributes, "system_attrs"),
-        ):
-            _add_attributes(found, name, _rows(connection, table, chunk, "key"))
+        _add_reports(found, connection.execute(_REPORTS, {"ids": chunk}))
+        for name, query in _ATTRIBUTES.items():
+            _add_attributes(found, name, connection.execute(query, {"ids": chunk}))
         trials += found.values()
     return trials
 
@@ -53,25 +106,10 @@ def read_sampled(connection: sa.Connection, trial_ids: Sequence[int]) -> list[Fr
         found = _with_params(connection, chunk)
         pruned = [i for i, trial in found.items() if trial.state is TrialState.PRUNED]
         if pruned:
-            _add_reports(found, connection.execute(_last_reports(pruned)))
-        attr = t.trial_system_attributes.c
-        noted = sa.or_(attr.key.like("constraints%"), attr.key.like("tpe:%"))
-        query = sa.select(t.trial_system_attributes).where(attr.trial_id.in_(chunk), noted)
-        _add_attributes(found, "system_attrs", connection.execute(query.order_by(attr.key)))
+            _add_reports(found, connection.execute(_LAST_REPORTS, {"ids": pruned}))
+        _add_attributes(found, "system_attrs", connection.execute(_NOTED, {"ids": chunk}))
         trials += found.values()
     return trials
-
-
-def _last_reports(trial_ids: Sequence[int]) -> sa.Select[Any]:
-    report = t.trial_intermediate_values
-    last = (
-        sa.select(report.c.trial_id, sa.func.max(report.c.step).label("step"))
-        .where(report.c.trial_id.in_(trial_ids))
-        .group_by(report.c.trial_id)
-        .subquery()
-    )
-    same = sa.and_(report.c.trial_id == last.c.trial_id, report.c.step == last.c.step)
-    return sa.select(report).join(last, same)
 
 
 def _chunks(trial_ids: Sequence[int]) -> Iterator[Sequence[int]]:
@@ -79,30 +117,18 @@ def _chunks(trial_ids: Sequence[int]) -> Iterator[Sequence[int]]:
         yield trial_ids[start : start + _CHUNK]
 
 
-def _rows(
-    connection: sa.Connection, table: sa.Table, trial_ids: Sequence[int], order: str
-) -> sa.CursorResult[Any]:
-    query = sa.select(table).where(table.c.trial_id.in_(trial_ids)).order_by(table.c[order])
-    return connection.execute(query)
-
-
 def _with_params(connection: sa.Connection, trial_ids: Sequence[int]) -> dict[int, FrozenTrial]:
     """Trials by their key, with state, value and parameters."""
-    rows = _rows(connection, t.trials, trial_ids, "trial_id")
-    found = {row.trial_id: _bare(row) for row in rows}
-    param = t.trial_params.c
-    query = (
-        sa.select(param.trial_id, param.param_name, param.param_value, param.distribution_json)
-        .where(param.trial_id.in_(trial_ids))
-        .order_by(param.param_id)
-    )
-    for trial_id, name, value, text in connection.execute(query):
+    found = {}
+    for row in connection.execute(_TRIALS, {"ids": trial_ids}):
+        trial = found[row.trial_id] = _bare(row)
+        if row.value_type is not None:
+            trial.values = [_INFINITE.get(row.value_type, row.value)]
+    for trial_id, name, value, text in connection.execute(_PARAMS, {"ids": trial_ids}):
         distribution = parsed_distribution(text)
         trial = found[trial_id]
-        trial._distributions[name] = distribution
-        trial._params[name] = distribution.to_external_repr(value)
-    for row in _rows(connection, t.trial_values, trial_ids, "objective"):
-        found[row.trial_id].values = [_INFINITE.get(row.value_type, row.value)]
+        trial.distributions[name] = distribution
+        trial.params[name] = distribution.to_external_repr(value)
     return found
 
 

@@ -29,7 +29,7 @@ from hpo.errors import BuilderError
 from hpo.study import tables as t
 from hpo.study.database import Database, T, Work
 from hpo.study.leases import Lease, Outcome, Slots
-from hpo.study.reading import parsed_distribution
+from hpo.study.reading import parsed_distribution, read_new_trial
 from hpo.study.studies import StudyRecord
 from hpo.study.trials import AllTrials, WindowTrials
 from hpo.study.writes import TrialWrites, upsert
@@ -58,7 +58,11 @@ class StudyStorage(BaseStorage):
         """Makes the lease's trial the one that may be written; its copy in memory."""
         self._lease = lease
         self._writes = TrialWrites()
-        self._trial = self._trials.load(lease.trial_id)
+        if lease.resumed:
+            self._trial = self._trials.load(lease.trial_id)
+        else:
+            # The claim has just created it: there is nothing else to read.
+            self._trial = self._database.read(lambda c: read_new_trial(c, lease.trial_id))
         return self._trial
 
     def drop(self) -> None:
@@ -191,12 +195,13 @@ class StudyStorage(BaseStorage):
     def sampled_trials(self, recent: int) -> list[FrozenTrial]:
         """Complete, pruned and running trials of the TPE sampler's window; not to be changed.
 
-        They have what TPE looks at and lack the rest, and the leased trial is as it was flushed.
+        They have what TPE looks at and lack the rest. The leased trial is not among them.
         """
         if self._window is None or self._window.recent != recent:
             maximize = self._record.direction == "maximize"
             self._window = WindowTrials(self._record.study_id, recent, maximize=maximize)
-        return self._read(self._window.refreshed)
+        window, own = self._window, None if self._trial is None else self._trial._trial_id
+        return self._read(lambda connection: window.refreshed(connection, own))
 
     # The study itself.
 

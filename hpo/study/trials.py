@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.study import tables as t
 from hpo.study.database import Database
 from hpo.study.reading import read_sampled, read_trials
-from hpo.study.window import BEST, window_of
+from hpo.study.window import BEST, best_of
 
 __all__ = ["AllTrials", "WindowTrials"]
 
@@ -106,28 +106,37 @@ class WindowTrials:
         self.recent = recent
         self._maximize = maximize
         self._seen: _Seen | None = None
-        self._window: list[FrozenTrial] = []
+        self._best: list[FrozenTrial] = []
+        self._recent: list[FrozenTrial] = []
 
-    def refreshed(self, connection: sa.Connection) -> list[FrozenTrial]:
-        """The finished trials of the window and the running ones, in the order of their numbers."""
+    def refreshed(self, connection: sa.Connection, without: int | None = None) -> list[FrozenTrial]:
+        """The finished trials of the window and the running ones, in the order of their numbers.
+
+        Args:
+            without: Key of a running trial that is not asked for.
+        """
         if self._seen is None:
             seen = self._joined(connection)
             ended = self._chosen(connection, seen.last)
         else:
             seen, ended = self._seen.look(connection, self._study_id)
-        window = self._merged(read_sampled(connection, ended)) if ended else self._window
-        open_ = read_sampled(
-            connection, [i for i, state in seen.open.items() if state is TrialState.RUNNING]
-        )
-        self._seen, self._window = seen, window
-        # One that has ended since the look is seen with the next one.
-        running = [trial for trial in open_ if trial.state is TrialState.RUNNING]
-        return sorted([*window, *running], key=_key) if running else window
+        running = [i for i, state in seen.open.items() if state is TrialState.RUNNING]
+        wanted = {*ended, *running} - {without}
+        news = {_key(trial): trial for trial in read_sampled(connection, sorted(wanted))}
+        # Of the running ones, those that have ended since the look are seen with the next one.
+        others = [news[i] for i in running if i in news and news[i].state is TrialState.RUNNING]
+        self._add([news[i] for i in ended])
+        self._seen = seen
+        window = {_key(trial): trial for trial in [*self._best, *self._recent, *others]}
+        return [window[i] for i in sorted(window)]
 
-    def _merged(self, news: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        trials = {_key(trial): trial for trial in [*self._window, *news]}
-        ended = (trial for trial in trials.values() if trial.state.name in _SAMPLED)
-        return window_of(sorted(ended, key=_key), maximize=self._maximize, recent=self.recent)
+    def _add(self, ended: Sequence[FrozenTrial]) -> None:
+        """What was kept of the trials before is enough to choose with some more."""
+        news = [trial for trial in ended if trial.state.name in _SAMPLED]
+        if news:
+            self._best = best_of([*self._best, *news], maximize=self._maximize)
+            known = {_key(trial): trial for trial in [*self._recent, *news]}
+            self._recent = [known[i] for i in sorted(known)[-self.recent :]]
 
     def _joined(self, connection: sa.Connection) -> _Seen:
         """All that is there counts as seen, before the first choice is made among it."""

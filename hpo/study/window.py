@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
-__all__ = ["BEST", "RECENT", "window_of"]
+__all__ = ["BEST", "RECENT", "best_of", "window_of"]
 
 # As many as Optuna's TPESampler ever takes as the best ones.
 BEST = 25
@@ -31,14 +31,17 @@ def window_of(
     """
     if len(trials) <= recent:
         return list(trials)
-    older = trials[:-recent]
-    # Whoever is among the best of all is among the best of the older ones, if it is an older one.
-    best = heapq.nsmallest(BEST, trials, key=lambda trial: _rank(trial, maximize))
-    chosen = {trial.number for trial in best}
-    return [trial for trial in older if trial.number in chosen] + list(trials[-recent:])
+    chosen = {trial.number for trial in best_of(trials, maximize=maximize)}
+    older = [trial for trial in trials[:-recent] if trial.number in chosen]
+    return [*older, *trials[-recent:]]
 
 
-def _rank(trial: FrozenTrial, maximize: bool) -> tuple[float, float, float]:
+def best_of(trials: Iterable[FrozenTrial], *, maximize: bool) -> list[FrozenTrial]:
+    """The BEST best ones, the best one first; of equal ones the first."""
+    return heapq.nsmallest(BEST, trials, key=lambda trial: _rank(trial, maximize))
+
+
+def _rank(trial: FrozenTrial, maximize: bool) -> tuple[float, float, float, int]:
     """TPE's order: complete ones by value, then pruned ones by how far they came and their report.
 
     Constraints, which only a plain Optuna script can set, are left out of it.
@@ -46,8 +49,8 @@ def _rank(trial: FrozenTrial, maximize: bool) -> tuple[float, float, float]:
     sign = -1 if maximize else 1
     if trial.state is TrialState.COMPLETE:
         value = trial.value
-        return (0, 0, math.inf if value is None else sign * value)
+        return (0, 0, math.inf if value is None else sign * value, trial.number)
     if not trial.intermediate_values:
-        return (1, 1, 0)
+        return (1, 1, 0, trial.number)
     step, report = max(trial.intermediate_values.items())
-    return (1, -step, math.inf if math.isnan(report) else sign * report)
+    return (1, -step, math.inf if math.isnan(report) else sign * report, trial.number)

@@ -45,7 +45,7 @@ def fill(database: Database, study_id: int, count: int, *, slots: bool = True) -
         _insert_values(connection, filled)
         _insert_attributes(connection, filled)
         if slots:
-            _end_slots(connection, study_id, filled)
+            _end_slots(connection, study_id, first, count)
 
     if count:
         database.write(work)
@@ -120,13 +120,12 @@ def _insert_attributes(connection: sa.Connection, filled: str) -> None:
         )
 
 
-def _end_slots(connection: sa.Connection, study_id: int, filled: str) -> None:
+def _end_slots(connection: sa.Connection, study_id: int, first: int, count: int) -> None:
     """The slots of the same numbers are done; `fill` comes before any trial of a worker."""
-    table = t.hpo_slots
-    numbers = f"SELECT trial_id, number {filled}"
-    connection.exec_driver_sql(
-        f"UPDATE {table.name} SET state = 'done', token = 1, worker = 'filler', number = slot, "
-        f"finished_at = 0, trial_id = (SELECT filled.trial_id FROM ({numbers}) AS filled "
-        f"WHERE filled.number = {table.name}.slot) WHERE study_id = {study_id} "
-        f"AND slot IN (SELECT filled.number FROM ({numbers}) AS filled)"
+    slot = t.hpo_slots.c
+    done = {"state": "done", "token": 1, "worker": "filler", "finished_at": 0.0}
+    connection.execute(
+        t.hpo_slots.update()
+        .where(slot.study_id == study_id, slot.slot < count)
+        .values(**done, number=slot.slot, trial_id=slot.slot + first)
     )

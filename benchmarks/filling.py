@@ -62,7 +62,6 @@ def _insert_trials(connection: sa.Connection, study_id: int, count: int) -> int:
     before = connection.execute(
         sa.select(sa.func.count()).select_from(t.trials).where(ours)
     ).scalar_one()
-    last = connection.execute(sa.select(sa.func.max(t.trials.c.trial_id))).scalar_one() or 0
     # Naive UTC, as Optuna keeps it.
     moment = datetime.datetime(2026, 1, 1)
     for start in range(before, before + count, _CHUNK):
@@ -77,7 +76,8 @@ def _insert_trials(connection: sa.Connection, study_id: int, count: int) -> int:
             for number in range(start, min(start + _CHUNK, before + count))
         ]
         connection.execute(t.trials.insert(), rows)
-    return last + 1
+    first = sa.select(sa.func.min(t.trials.c.trial_id)).where(ours, t.trials.c.number >= before)
+    return int(connection.execute(first).scalar_one())
 
 
 def _insert_params(connection: sa.Connection, filled: str) -> None:

@@ -59,7 +59,9 @@ def _begun() -> sa.Select[Any]:
 _BEGUN = _begun()
 _NEW = (
     _slots(t.hpo_slots.c.state == "free", t.hpo_slots.c.trial_id.is_(None))
-    .order_by(t.hpo_slots.c.slot)
+    # All alike in trial_id: it says to PostgreSQL's planner that the index has this order. By slot
+    # alone it would go through the primary key, past every slot that is done.
+    .order_by(t.hpo_slots.c.trial_id, t.hpo_slots.c.slot)
     .with_for_update(skip_locked=True)
 )
 _ANY = (

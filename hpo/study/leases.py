@@ -137,7 +137,10 @@ class Slots:
         """Numbers of the trials that have begun and not ended."""
         slot = t.hpo_slots.c
         query = sa.select(slot.number).where(
-            slot.study_id == self.study_id, slot.state != "done", slot.number.is_not(None)
+            slot.study_id == self.study_id,
+            # Not "all but done", which no index answers.
+            slot.state.in_(("free", "leased")),
+            slot.trial_id.is_not(None),
         )
         return set(self.database.read(lambda c: c.execute(query).scalars().all()))
 

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 
 from hpo.errors import LeaseLostError, StudyNotFoundError
 from hpo.study import tables as t
+from hpo.study.claims import find_slot, has_slots, next_number
 from hpo.study.database import Database
 from hpo.study.studies import RUNNING, STOPPED
 from hpo.study.writes import TrialWrites, apply_writes, stored_value, upsert
@@ -27,13 +28,26 @@ from hpo.study.writes import TrialWrites, apply_writes, stored_value, upsert
 __all__ = ["MOST_LOST", "Lease", "NoSlot", "Outcome", "Slots", "TrialWrites", "release_worker"]
 
 
-_CLAIMED = ("slot", "state", "token", "worker", "trial_id", "number", "lost")
 _FREE: dict[str, Any] = {"state": "free", "expires_at": None}
 # A trial that has cost so many workers in a row, without one epoch in between, kills them.
 MOST_LOST = 5
 _LOST = (
     f"lost: the worker died {MOST_LOST} times in a row during this trial without finishing an epoch"
 )
+
+
+# Built once: every write begins with it, and to build a statement takes longer than to run it.
+_RENEW = (
+    t.hpo_slots.update()
+    .where(
+        t.hpo_slots.c.study_id == sa.bindparam("its_study"),
+        t.hpo_slots.c.slot == sa.bindparam("its_slot"),
+        t.hpo_slots.c.token == sa.bindparam("its_token"),
+        t.hpo_slots.c.state == "leased",
+    )
+    .values(expires_at=t.clock() + sa.bindparam("seconds", type_=sa.Double))
+)
+_RENEW_ALIVE = _RENEW.values(lost=0)
 
 
 @dataclass(frozen=True)
@@ -123,7 +137,10 @@ class Slots:
         """Numbers of the trials that have begun and not ended."""
         slot = t.hpo_slots.c
         query = sa.select(slot.number).where(
-            slot.study_id == self.study_id, slot.state != "done", slot.number.is_not(None)
+            slot.study_id == self.study_id,
+            # Not "all but done", which no index answers.
+            slot.state.in_(("free", "leased")),
+            slot.trial_id.is_not(None),
         )
         return set(self.database.read(lambda c: c.execute(query).scalars().all()))
 
@@ -148,8 +165,7 @@ class Slots:
         """
 
         def work(connection: sa.Connection) -> None:
-            alive = {"lost": 0} if writes.values else {}
-            if self._fence(connection, lease, alive):
+            if self._fence(connection, lease, alive=bool(writes.values)):
                 apply_writes(connection, lease.trial_id, writes)
                 if outcome is not None:
                     self._finish(connection, lease, outcome)
@@ -199,13 +215,12 @@ class Slots:
 
     def _claim(self, connection: sa.Connection, most_alike: int | None) -> Lease | NoSlot:
         study = self._lock_study(connection)
-        if not self._has_slots(connection, t.hpo_slots.c.state != "done"):
-            return NoSlot.FINISHED
-        if study.state != RUNNING:
-            return NoSlot.STOPPED
-        row = self._find(connection)
+        runs = study.state == RUNNING
+        row = find_slot(connection, self.study_id, self.worker) if runs else None
         if row is None:
-            return NoSlot.WAIT
+            if not has_slots(connection, self.study_id):
+                return NoSlot.FINISHED
+            return NoSlot.WAIT if runs else NoSlot.STOPPED
         if row.trial_id is None and study.late:
             return self._too_late(connection)
         lost = row.lost + int(row.state == "leased" and row.worker != self.worker)
@@ -239,7 +254,7 @@ class Slots:
 
     def _too_late(self, connection: sa.Connection) -> NoSlot:
         """No trial begins after the deadline; those that have begun are seen to their end first."""
-        if self._has_slots(connection, t.hpo_slots.c.state == "leased"):
+        if has_slots(connection, self.study_id, "leased"):
             return NoSlot.WAIT
         self._stop(connection, "the time limit of the study was reached")
         return NoSlot.STOPPED
@@ -254,32 +269,8 @@ class Slots:
         state = sa.select(t.hpo_studies.c.state, late)
         return connection.execute(state.where(t.hpo_studies.c.study_id == self.study_id)).one()
 
-    def _find(self, connection: sa.Connection) -> Any:
-        """The slot to claim: this worker's own, else one whose trial has begun, else a new one."""
-        slot = t.hpo_slots.c
-        leased = slot.state == "leased"
-        # A worker has one lease at most: its own is a claim whose answer got lost.
-        own = sa.and_(leased, slot.worker == self.worker)
-        expired = sa.and_(leased, slot.expires_at < t.clock())
-        query = (
-            sa.select(*(slot[name] for name in _CLAIMED))
-            .where(slot.study_id == self.study_id, sa.or_(slot.state == "free", own, expired))
-            .order_by(sa.case((own, 0), (slot.trial_id.is_not(None), 1), else_=2), slot.slot)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
-        return connection.execute(query).one_or_none()
-
-    def _has_slots(self, connection: sa.Connection, condition: sa.ColumnElement[bool]) -> bool:
-        slot = t.hpo_slots.c
-        query = sa.select(slot.slot).where(slot.study_id == self.study_id, condition)
-        return connection.execute(query.limit(1)).first() is not None
-
     def _create_trial(self, connection: sa.Connection) -> tuple[int, int]:
-        ours = t.trials.c.study_id == self.study_id
-        number = connection.execute(
-            sa.select(sa.func.count()).select_from(t.trials).where(ours)
-        ).scalar_one()
+        number = next_number(connection, self.study_id)
         inserted = connection.execute(
             t.trials.insert().values(
                 study_id=self.study_id, number=number, state="RUNNING", datetime_start=t.utc_now()
@@ -295,13 +286,19 @@ class Slots:
         held = (t.hpo_slots.c.token == lease.token, t.hpo_slots.c.state == "leased")
         return (*self._at(lease.slot), *held)
 
-    def _fence(
-        self, connection: sa.Connection, lease: Lease, also: dict[str, Any] | None = None
-    ) -> bool:
-        """Renews the lease, with `also`; False when this very lease has ended its slot before."""
-        renewal = t.hpo_slots.update().where(*self._own(lease))
-        values = {"expires_at": t.clock() + self.lease_seconds} | (also or {})
-        if connection.execute(renewal.values(values)).rowcount == 1:
+    def _fence(self, connection: sa.Connection, lease: Lease, *, alive: bool = False) -> bool:
+        """Renews the lease; False when this very lease has ended its slot before.
+
+        Args:
+            alive: Leases that were lost before count no more.
+        """
+        own = {
+            "its_study": self.study_id,
+            "its_slot": lease.slot,
+            "its_token": lease.token,
+            "seconds": self.lease_seconds,
+        }
+        if connection.execute(_RENEW_ALIVE if alive else _RENEW, own).rowcount == 1:
             return True
         if self._stands_at(connection, lease, "done"):
             return False

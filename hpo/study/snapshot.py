@@ -7,6 +7,7 @@ but they have no model that could be exported.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from hpo.study.studies import StudyRecord
 _OURS = t.hpo_slots.c.trial_id == t.trials.c.trial_id
 # A worker that has not been seen for so long is not counted as at work.
 _AWAY_SECONDS = 60
+_MOST_NUMBERS = 500
 
 
 @dataclass(frozen=True)
@@ -182,9 +184,14 @@ def _best_row(connection: sa.Connection, record: StudyRecord) -> sa.Row[Any] | N
     return connection.execute(_best_query(record).limit(1)).one_or_none()
 
 
-def best_numbers(database: Database, record: StudyRecord, count: int) -> list[int]:
-    """Numbers of the best `count` trials, the best one first."""
+def best_numbers(
+    database: Database, record: StudyRecord, count: int, among: Collection[int]
+) -> list[int]:
+    """Numbers of the best `count` trials of those numbers, the best one first."""
     query = _best_query(record).limit(count)
+    # Few are looked up; for many it is quicker to look at all, and drivers limit how many.
+    if len(among) <= _MOST_NUMBERS:
+        query = query.where(t.hpo_slots.c.number.in_(sorted(among)))
     return [row.number for row in database.read(lambda c: c.execute(query).all())]
 
 

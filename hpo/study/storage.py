@@ -1,15 +1,14 @@
 """Optuna's storage interface for the worker that holds a lease.
 
 Samplers and pruners are Optuna's own and read the study through this class. Finished trials are
-read once and kept. The leased trial lives in memory: what the sampler, the pruner and the trainer
-add to it is gathered and written by `flush`, or with the outcome by `finish`, in one transaction
-under the lease.
+read once and kept, and of those that TPE learns from no more than it looks at. The leased trial
+lives in memory: what the sampler, the pruner and the trainer add to it is gathered and written by
+`flush`, or with the outcome by `finish`, in one transaction under the lease.
 """
 
 from __future__ import annotations
 
 import copy
-import datetime
 import json
 from collections.abc import Container, Sequence
 from typing import Any
@@ -20,7 +19,6 @@ from optuna.distributions import (
     BaseDistribution,
     check_distribution_compatibility,
     distribution_to_json,
-    json_to_distribution,
 )
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
@@ -31,13 +29,10 @@ from hpo.errors import BuilderError
 from hpo.study import tables as t
 from hpo.study.database import Database, T, Work
 from hpo.study.leases import Lease, Outcome, Slots
+from hpo.study.reading import parsed_distribution, read_new_trial
 from hpo.study.studies import StudyRecord
+from hpo.study.trials import AllTrials, WindowTrials
 from hpo.study.writes import TrialWrites, upsert
-
-_UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
-_INFINITE = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}
-# Drivers limit how many values one statement may carry.
-_CHUNK = 500
 
 
 class StudyStorage(BaseStorage):
@@ -49,7 +44,8 @@ class StudyStorage(BaseStorage):
     def __init__(self, database: Database, record: StudyRecord) -> None:
         self._database = database
         self._record = record
-        self._trials = _TrialCache(database, record.study_id)
+        self._trials = AllTrials(database, record.study_id)
+        self._window: WindowTrials | None = None
         # Seconds that a read waits for a database that is away; None: as long as the database.
         self.read_patience: float | None = None
         self._lease: Lease | None = None
@@ -62,7 +58,11 @@ class StudyStorage(BaseStorage):
         """Makes the lease's trial the one that may be written; its copy in memory."""
         self._lease = lease
         self._writes = TrialWrites()
-        self._trial = self._trials.load(lease.trial_id)
+        if lease.resumed:
+            self._trial = self._trials.load(lease.trial_id)
+        else:
+            # The claim has just created it: there is nothing else to read.
+            self._trial = self._database.read(lambda c: read_new_trial(c, lease.trial_id))
         return self._trial
 
     def drop(self) -> None:
@@ -147,7 +147,7 @@ class StudyStorage(BaseStorage):
             stored = self._read(lambda connection: connection.execute(query).scalar_one_or_none())
             if stored is None:
                 return None
-            self._distributions[name] = json_to_distribution(stored)
+            self._distributions[name] = parsed_distribution(stored)
         return self._distributions[name]
 
     def set_trial_intermediate_value(
@@ -191,6 +191,17 @@ class StudyStorage(BaseStorage):
         ]
         found = [trial for trial in trials if states is None or trial.state in states]
         return copy.deepcopy(found) if deepcopy else found
+
+    def sampled_trials(self, recent: int) -> list[FrozenTrial]:
+        """Complete, pruned and running trials of the TPE sampler's window; not to be changed.
+
+        They have what TPE looks at and lack the rest. The leased trial is not among them.
+        """
+        if self._window is None or self._window.recent != recent:
+            maximize = self._record.direction == "maximize"
+            self._window = WindowTrials(self._record.study_id, recent, maximize=maximize)
+        window, own = self._window, None if self._trial is None else self._trial._trial_id
+        return self._read(lambda connection: window.refreshed(connection, own))
 
     # The study itself.
 
@@ -254,113 +265,6 @@ class StudyStorage(BaseStorage):
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         raise RuntimeError("a trial is created with the claim of its slot")
-
-
-class _TrialCache:
-    """Trials of one study; finished ones are read from the database once."""
-
-    def __init__(self, database: Database, study_id: int) -> None:
-        self._database = database
-        self._study_id = study_id
-        self._finished: dict[int, FrozenTrial] = {}
-        # Every trial up to this id is finished and kept.
-        self._settled = 0
-
-    def load(self, trial_id: int) -> FrozenTrial:
-        if trial_id in self._finished:
-            return self._finished[trial_id]
-        found = self._database.read(lambda connection: _read_trials(connection, [trial_id]))
-        if not found:
-            raise KeyError(trial_id)
-        return found[0]
-
-    def refreshed(
-        self, states: Container[TrialState] | None, patience: float | None
-    ) -> list[FrozenTrial]:
-        """All trials in the order of their numbers; those in `states` are up to date."""
-        unfinished = self._database.read(lambda c: self._refresh(c, states), patience)
-        trials = [*self._finished.values(), *unfinished]
-        return sorted(trials, key=lambda trial: trial._trial_id)
-
-    def _refresh(
-        self, connection: sa.Connection, states: Container[TrialState] | None
-    ) -> list[FrozenTrial]:
-        """Keeps what has finished since and returns what is unfinished and in `states`."""
-        query = (
-            sa.select(t.trials.c.trial_id, t.trials.c.state)
-            .where(t.trials.c.study_id == self._study_id, t.trials.c.trial_id > self._settled)
-            .order_by(t.trials.c.trial_id)
-        )
-        rows = [(row.trial_id, TrialState[row.state]) for row in connection.execute(query)]
-        news = [i for i, state in rows if state.is_finished() and i not in self._finished]
-        for trial in _read_trials(connection, news):
-            self._finished[trial._trial_id] = trial
-        self._settle([trial_id for trial_id, _ in rows])
-        wanted = [s for s in _UNFINISHED if states is None or s in states]
-        return _read_trials(connection, [i for i, state in rows if state in wanted])
-
-    def _settle(self, trial_ids: list[int]) -> None:
-        for trial_id in trial_ids:
-            if trial_id not in self._finished:
-                return
-            self._settled = trial_id
-
-
-def _read_trials(connection: sa.Connection, trial_ids: Sequence[int]) -> list[FrozenTrial]:
-    """The trials with everything that belongs to them, one statement a table and chunk."""
-    trials: list[FrozenTrial] = []
-    for start in range(0, len(trial_ids), _CHUNK):
-        trials += _read_chunk(connection, trial_ids[start : start + _CHUNK])
-    return trials
-
-
-def _read_chunk(connection: sa.Connection, trial_ids: Sequence[int]) -> list[FrozenTrial]:
-    def rows(table: sa.Table, order: sa.Column[Any]) -> Sequence[sa.Row[Any]]:
-        query = sa.select(table).where(table.c.trial_id.in_(trial_ids)).order_by(order)
-        return connection.execute(query).all()
-
-    found = {row.trial_id: _bare(row) for row in rows(t.trials, t.trials.c.trial_id)}
-    for row in rows(t.trial_params, t.trial_params.c.param_id):
-        distribution = json_to_distribution(row.distribution_json)
-        trial = found[row.trial_id]
-        trial.distributions[row.param_name] = distribution
-        trial.params[row.param_name] = distribution.to_external_repr(row.param_value)
-    for row in rows(t.trial_values, t.trial_values.c.objective):
-        found[row.trial_id].values = [_INFINITE.get(row.value_type, row.value)]
-    steps = t.trial_intermediate_values
-    for row in rows(steps, steps.c.step):
-        value = _INFINITE.get(row.intermediate_value_type, row.intermediate_value)
-        found[row.trial_id].intermediate_values[row.step] = value
-    for table, name in (
-        (t.trial_user_attributes, "user_attrs"),
-        (t.trial_system_attributes, "system_attrs"),
-    ):
-        for row in rows(table, table.c.key):
-            getattr(found[row.trial_id], name)[row.key] = json.loads(row.value_json)
-    return list(found.values())
-
-
-def _bare(row: sa.Row[Any]) -> FrozenTrial:
-    return FrozenTrial(
-        number=row.number,
-        state=TrialState[row.state],
-        value=None,
-        datetime_start=_local(row.datetime_start),
-        datetime_complete=_local(row.datetime_complete),
-        params={},
-        distributions={},
-        user_attrs={},
-        system_attrs={},
-        intermediate_values={},
-        trial_id=row.trial_id,
-    )
-
-
-def _local(moment: datetime.datetime | None) -> datetime.datetime | None:
-    """Optuna keeps naive UTC and hands out naive local time."""
-    if moment is None:
-        return None
-    return moment.replace(tzinfo=datetime.UTC).astimezone().replace(tzinfo=None)
 
 
 def _as_stored(value: Any) -> Any:

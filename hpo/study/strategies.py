@@ -126,6 +126,10 @@ def trial_seed(seed: int, slot: int) -> int:
 
 
 def _sampler_class(name: str) -> type[Any]:
+    if name == "tpe":
+        from hpo.study.tpe import WindowTPESampler
+
+        return WindowTPESampler
     import optuna
 
     return getattr(optuna.samplers, _SAMPLERS[name])  # type: ignore[no-any-return]

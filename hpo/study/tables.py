@@ -126,7 +126,9 @@ hpo_slots = sa.Table(
     sa.Column("lost", sa.Integer, nullable=False),
     sa.Column("failure", _LONG_TEXT),
     sa.Column("finished_at", sa.Double),
-    sa.Index("ix_hpo_slots_state", "study_id", "state"),
+    # What a claim looks for: a begun trial that is free, else the first slot without a trial.
+    sa.Index("ix_hpo_slots_claim", "study_id", "state", "trial_id", "slot"),
+    sa.Index("ix_hpo_slots_number", "study_id", "number"),
 )
 hpo_workers = sa.Table(
     "hpo_workers",

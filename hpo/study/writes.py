@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -30,21 +31,26 @@ def upsert(
     connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]], keys: Sequence[str]
 ) -> None:
     """Inserts rows; a row whose `keys` exist is overwritten."""
-    others = [name for name in rows[0] if name not in keys]
-    if connection.dialect.name == "mysql":
+    others = tuple(name for name in rows[0] if name not in keys)
+    connection.execute(_upsert(connection.dialect.name, table, tuple(keys), others), list(rows))
+
+
+@lru_cache(maxsize=256)
+def _upsert(
+    dialect: str, table: sa.Table, keys: tuple[str, ...], others: tuple[str, ...]
+) -> sa.Insert:
+    # Kept, because to build the statement takes longer than to run it.
+    if dialect == "mysql":
         from sqlalchemy.dialects import mysql
 
         into = mysql.insert(table)
-        statement: sa.Insert = into.on_duplicate_key_update({n: into.inserted[n] for n in others})
-    else:
-        from sqlalchemy.dialects import postgresql, sqlite
+        return into.on_duplicate_key_update({name: into.inserted[name] for name in others})
+    from sqlalchemy.dialects import postgresql, sqlite
 
-        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-        onto = insert(table)
-        statement = onto.on_conflict_do_update(
-            index_elements=list(keys), set_={name: onto.excluded[name] for name in others}
-        )
-    connection.execute(statement, list(rows))
+    onto = (postgresql.insert if dialect == "postgresql" else sqlite.insert)(table)
+    return onto.on_conflict_do_update(
+        index_elements=list(keys), set_={name: onto.excluded[name] for name in others}
+    )
 
 
 def apply_writes(connection: sa.Connection, trial_id: int, writes: TrialWrites) -> None:

@@ -78,10 +78,12 @@ class StudyPaths:
                 )
 
     def keep_best(self, database: Database, record: StudyRecord, slots: Slots) -> None:
-        """Removes the folders of ended trials that are not among the best."""
+        """Removes the folders of ended trials but those of the best that have one."""
         # Listed first: a trial that begins after this is not in the list.
         found = [(_TRIAL.fullmatch(path.name), path) for path in list_folder(self.folder)]
-        keep = slots.unfinished_numbers() | set(best_numbers(database, record, _KEPT_TRIALS))
+        numbers = {int(match[1]) for match, _ in found if match is not None}
+        keep = slots.unfinished_numbers()
+        keep |= set(best_numbers(database, record, _KEPT_TRIALS, numbers))
         for match, path in found:
             if match is not None and int(match[1]) not in keep:
                 remove_folder(path)

@@ -113,8 +113,11 @@ def test_pruned_is_usable_and_infinite_and_failed_are_not(database: Database) ->
     )
     best = best_trial(database, record)
     assert (best.number, best.state, best.value) == (3, "PRUNED", 0.9)
-    assert best_numbers(database, record, 2) == [3, 6]
-    assert best_numbers(database, record, 9) == [3, 6, 2]
+    everything = range(2000)
+    assert best_numbers(database, record, 2, everything) == [3, 6]
+    assert best_numbers(database, record, 9, everything) == [3, 6, 2]
+    assert best_numbers(database, record, 2, {2, 6, 400}) == [6, 2]
+    assert best_numbers(database, record, 2, set()) == []
 
 
 def test_no_usable_trial(database: Database) -> None:
@@ -124,7 +127,7 @@ def test_no_usable_trial(database: Database) -> None:
         best_trial(database, record)
     found = take_snapshot(database, record)
     assert (found.best, found.best_number) == (None, None)
-    assert best_numbers(database, record, 3) == []
+    assert best_numbers(database, record, 3, range(9)) == []
 
 
 def test_values_are_those_that_the_builder_received(database: Database) -> None:

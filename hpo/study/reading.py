@@ -1,0 +1,166 @@
+"""From rows to Optuna's FrozenTrial: whole trials, or just what a sampler looks at."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.study import tables as t
+
+__all__ = ["parsed_distribution", "read_new_trial", "read_sampled", "read_trials"]
+
+_INFINITE = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}
+# Drivers limit how many values one statement may carry.
+_CHUNK = 500
+
+
+def _of(table: sa.Table) -> sa.ColumnElement[bool]:
+    return table.c.trial_id.in_(sa.bindparam("ids", expanding=True))
+
+
+def _ordered(table: sa.Table, order: str) -> sa.Select[Any]:
+    return sa.select(table).where(_of(table)).order_by(table.c[order])
+
+
+def _last_reports() -> sa.Select[Any]:
+    report = t.trial_intermediate_values
+    last = (
+        sa.select(report.c.trial_id, sa.func.max(report.c.step).label("step"))
+        .where(_of(report))
+        .group_by(report.c.trial_id)
+        .subquery()
+    )
+    same = sa.and_(report.c.trial_id == last.c.trial_id, report.c.step == last.c.step)
+    return sa.select(report).join(last, same)
+
+
+# Built once: to build a statement takes longer than to run it.
+_TRIALS = (
+    sa.select(t.trials, t.trial_values.c.value, t.trial_values.c.value_type)
+    .outerjoin(t.trial_values, t.trial_values.c.trial_id == t.trials.c.trial_id)
+    .where(_of(t.trials))
+    .order_by(t.trials.c.trial_id)
+)
+_PARAMS = (
+    sa.select(
+        *(
+            t.trial_params.c[n]
+            for n in ("trial_id", "param_name", "param_value", "distribution_json")
+        )
+    )
+    .where(_of(t.trial_params))
+    .order_by(t.trial_params.c.param_id)
+)
+_REPORTS = _ordered(t.trial_intermediate_values, "step")
+_LAST_REPORTS = _last_reports()
+_ATTRIBUTES = {
+    "user_attrs": _ordered(t.trial_user_attributes, "key"),
+    "system_attrs": _ordered(t.trial_system_attributes, "key"),
+}
+_NOTED = _ATTRIBUTES["system_attrs"].where(
+    sa.or_(
+        t.trial_system_attributes.c.key.like("constraints%"),
+        t.trial_system_attributes.c.key.like("tpe:%"),
+    )
+)
+
+
+@lru_cache(maxsize=4096)
+def parsed_distribution(text: str) -> BaseDistribution:
+    """The distribution, one object for all trials that have the same: nobody changes them."""
+    return json_to_distribution(text)
+
+
+def read_new_trial(connection: sa.Connection, trial_id: int) -> FrozenTrial:
+    """A trial to which nothing has been written yet."""
+    return _bare(connection.execute(_TRIALS, {"ids": [trial_id]}).one())
+
+
+def read_trials(connection: sa.Connection, trial_ids: Sequence[int]) -> list[FrozenTrial]:
+    """The trials with everything that belongs to them, one statement a table and chunk."""
+    trials: list[FrozenTrial] = []
+    for chunk in _chunks(trial_ids):
+        found = _with_params(connection, chunk)
+        _add_reports(found, connection.execute(_REPORTS, {"ids": chunk}))
+        for name, query in _ATTRIBUTES.items():
+            _add_attributes(found, name, connection.execute(query, {"ids": chunk}))
+        trials += found.values()
+    return trials
+
+
+def read_sampled(connection: sa.Connection, trial_ids: Sequence[int]) -> list[FrozenTrial]:
+    """The trials with what Optuna's TPE looks at.
+
+    That is parameters and value, of pruned trials the last report, and of system attributes
+    constraints and what the sampler has noted for itself.
+    """
+    trials: list[FrozenTrial] = []
+    for chunk in _chunks(trial_ids):
+        found = _with_params(connection, chunk)
+        pruned = [i for i, trial in found.items() if trial.state is TrialState.PRUNED]
+        if pruned:
+            _add_reports(found, connection.execute(_LAST_REPORTS, {"ids": pruned}))
+        _add_attributes(found, "system_attrs", connection.execute(_NOTED, {"ids": chunk}))
+        trials += found.values()
+    return trials
+
+
+def _chunks(trial_ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(trial_ids), _CHUNK):
+        yield trial_ids[start : start + _CHUNK]
+
+
+def _with_params(connection: sa.Connection, trial_ids: Sequence[int]) -> dict[int, FrozenTrial]:
+    """Trials by their key, with state, value and parameters."""
+    found = {}
+    for row in connection.execute(_TRIALS, {"ids": trial_ids}):
+        trial = found[row.trial_id] = _bare(row)
+        if row.value_type is not None:
+            trial.values = [_INFINITE.get(row.value_type, row.value)]
+    for trial_id, name, value, text in connection.execute(_PARAMS, {"ids": trial_ids}):
+        distribution = parsed_distribution(text)
+        trial = found[trial_id]
+        trial.distributions[name] = distribution
+        trial.params[name] = distribution.to_external_repr(value)
+    return found
+
+
+def _add_reports(found: dict[int, FrozenTrial], rows: sa.CursorResult[Any]) -> None:
+    for row in rows:
+        value = _INFINITE.get(row.intermediate_value_type, row.intermediate_value)
+        found[row.trial_id].intermediate_values[row.step] = value
+
+
+def _add_attributes(found: dict[int, FrozenTrial], name: str, rows: sa.CursorResult[Any]) -> None:
+    for row in rows:
+        getattr(found[row.trial_id], name)[row.key] = json.loads(row.value_json)
+
+
+def _bare(row: sa.Row[Any]) -> FrozenTrial:
+    return FrozenTrial(
+        number=row.number,
+        state=TrialState[row.state],
+        value=None,
+        datetime_start=_local(row.datetime_start),
+        datetime_complete=_local(row.datetime_complete),
+        params={},
+        distributions={},
+        user_attrs={},
+        system_attrs={},
+        intermediate_values={},
+        trial_id=row.trial_id,
+    )
+
+
+def _local(moment: datetime.datetime | None) -> datetime.datetime | None:
+    """Optuna keeps naive UTC and hands out naive local time."""
+    if moment is None:
+        return None
+    return moment.replace(tzinfo=datetime.UTC).astimezone().replace(tzinfo=None)

@@ -181,8 +181,8 @@ def _work(kind: str, url: str, name: str, barrier: Any, end: float, results: Any
         begun, cpu, count = time.perf_counter(), time.process_time(), 0
         timings: Timings = {step: [] for step in STEPS}
         while count < 2 or time.perf_counter() - begun < end:
-            for step, seconds in next(trials).items():
-                timings[step] += seconds
+            for step, each in next(trials).items():
+                timings[step] += each
             count += 1
         seconds = time.perf_counter() - begun
         results.put(

@@ -162,7 +162,9 @@ def free_widths(model: keras.Model) -> list[Number] | None:
     if constrained or not kinds <= {L1, L2, L1L2, type(None)}:
         return None
     head = _head(model)
-    if not all(_has_any_width(layer, layer is head) for layer in model.layers):
+    # Of a functional model also what is no layer: sums of tensors and the like.
+    parts = getattr(model, "operations", model.layers)
+    if not all(_has_any_width(part, part is head) for part in parts):
         return None
     dense = [layer for layer in model.layers if type(layer) is keras.layers.Dense]
     return [Number(layer, "units") for layer in dense if layer is not head]

@@ -21,7 +21,8 @@ def begin_session(seed: int) -> None:
 
     As `keras.utils.clear_session` and `set_random_seed` do, with one difference: graphs that
     TensorFlow has optimized stay so. Both throw them away, and a graph that trials share would be
-    optimized again for each of them.
+    optimized again for each of them. The price: what a builder draws with `tf.random` comes again
+    for the same seed in another process only, because TensorFlow keeps the states of these, too.
     """
     global_state.GLOBAL_STATE_TRACKER = threading.local()
     global_state.GLOBAL_SETTINGS_TRACKER = threading.local()

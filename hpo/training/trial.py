@@ -45,7 +45,7 @@ class Bench:
     spec: StudySpec
     data: SearchData
     builder: Builder
-    graphs: GraphCache = field(default_factory=GraphCache)
+    graphs: GraphCache = field(default_factory=GraphCache, init=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +80,8 @@ def prepare(spec: StudySpec, project: Path) -> Bench:
         DataError, BuilderError: The study can't be trained here.
     """
     data = open_search_data(spec.data, project)
+    # A builder that draws with `tf.random` shall find it new; `begin_session` leaves that out.
+    keras.utils.clear_session()
     return Bench(spec, data, load_builder(spec.model, data.signature, project))
 
 

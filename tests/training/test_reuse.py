@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from hpo.training.channel import TrialTask
@@ -29,8 +31,9 @@ import keras
 def regular(hp, input_shape, num_outputs):
     x = inputs = keras.Input(input_shape)
     l1, l2 = hp.Float("l1", 0, 1), hp.Float("l2", 0, 1)
-    for factor in (keras.regularizers.L1(l1), keras.regularizers.L2(l2), None):
-        x = keras.layers.Dense(16, "relu", kernel_regularizer=factor)(x)
+    for i, factor in enumerate([keras.regularizers.L1(l1), keras.regularizers.L2(l2), None]):
+        units = hp.Int(f"units_{i}", 4, 64, default=16)
+        x = keras.layers.Dense(units, "relu", kernel_regularizer=factor)(x)
         x = keras.layers.BatchNormalization()(x)
         x = keras.layers.Dropout(hp.Float("dropout", 0, 0.9))(x)
     last = keras.regularizers.L1L2(l1, l2)
@@ -45,6 +48,9 @@ NUMBERS: dict[str, Any] = {
     "learning_rate": 0.05,
     "momentum": 0.5,
     "weight_decay": 1e-3,
+    "units_0": 16,
+    "units_1": 24,
+    "units_2": 8,
 }
 OTHERS: dict[str, Any] = {
     "dropout": 0.45,
@@ -53,6 +59,9 @@ OTHERS: dict[str, Any] = {
     "learning_rate": 0.01,
     "momentum": 0.9,
     "weight_decay": 0.1,
+    "units_0": 30,
+    "units_1": 9,
+    "units_2": 12,
 }
 
 
@@ -75,13 +84,6 @@ def bench(make_bench: MakeBench, tmp_path: Path) -> Bench:
     return replace(made, builder=load_builder(spec, made.data.signature, tmp_path))
 
 
-def fresh(bench: Bench) -> Bench:
-    """The same without any graph yet."""
-    from hpo.training.reuse import GraphCache
-
-    return replace(bench, graphs=GraphCache())
-
-
 def run(bench: Bench, folder: Path, values: dict[str, Any], seed: int = 11) -> LastState:
     from hpo.training.trial import run_trial
 
@@ -98,7 +100,7 @@ def test_a_graph_used_again_gives_the_same_trial_to_the_last_bit(
     bench: Bench, tmp_path: Path
 ) -> None:
     alone = run(bench, tmp_path / "alone", OTHERS)
-    shared = fresh(bench)
+    shared = replace(bench)
     run(shared, tmp_path / "first", NUMBERS, seed=4)
     again = run(shared, tmp_path / "again", OTHERS)
     assert graphs(shared) == 1
@@ -108,17 +110,21 @@ def test_a_graph_used_again_gives_the_same_trial_to_the_last_bit(
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_number_counts_in_a_graph_used_again(bench: Bench, tmp_path: Path, name: str) -> None:
-    shared = fresh(bench)
+    shared = replace(bench)
     first = run(shared, tmp_path / "first", NUMBERS)
     other = run(shared, tmp_path / "other", NUMBERS | {name: OTHERS[name]})
     assert graphs(shared) == 1
     assert first.last is not None
     assert other.last is not None
-    assert any((a != b).any() for a, b in zip(first.last.weights, other.last.weights, strict=True))
+    pairs = zip(first.last.weights, other.last.weights, strict=True)
+    assert any(a.shape != b.shape or (a != b).any() for a, b in pairs)
+    assert first.begun[0].parameters > 0
+    same = first.begun[0].parameters == other.begun[0].parameters
+    assert same == (not name.startswith("units"))
 
 
 def test_a_zero_is_another_structure(bench: Bench, tmp_path: Path) -> None:
-    shared = fresh(bench)
+    shared = replace(bench)
     for index, name in enumerate(["dropout", "l2", "momentum", "weight_decay"]):
         run(shared, tmp_path / name, NUMBERS | {name: 0.0})
         assert graphs(shared) == index + 1
@@ -129,7 +135,7 @@ def test_a_trial_that_is_taken_over_may_find_a_graph(bench: Bench, tmp_path: Pat
     from tests.training.trials import KilledError
 
     whole = run(bench, tmp_path / "whole", OTHERS)
-    shared = fresh(bench)
+    shared = replace(bench)
     task = TrialTask(number=3, seed=11, token=1, folder=tmp_path / "broken", reported=0)
     with pytest.raises(KilledError):
         run_trial(bench, task, MemoryChannel(values=OTHERS, die_after=1))
@@ -180,14 +186,14 @@ def test_what_is_shared() -> None:
 
     (model := dense(keras.layers.Dropout(0.5))).compile("sgd", "mse", metrics=["mae"])
     assert is_shared(model)
-    (model := dense()).compile("sgd", lambda y, predicted: y - predicted)
+    (model := dense()).compile("sgd", lambda y, predicted: (y - predicted) ** 2)
     assert not is_shared(model)
-    (model := dense()).compile("sgd", "mse", metrics=[lambda y, predicted: y - predicted])
+    (model := dense()).compile("sgd", "mse", metrics=[lambda y, predicted: predicted])
     assert not is_shared(model)
     (model := dense()).compile(keras.optimizers.SGD(use_ema=True), "mse")
     assert not is_shared(model)
     (model := dense()).compile("sgd", "mse")
-    model.train_step = lambda data: {}
+    model.train_step = lambda data: {"loss": 0.0}
     assert not is_shared(model)
     (model := dense(inputs=False)).compile("sgd", "mse")
     assert not is_shared(model)
@@ -196,20 +202,79 @@ def test_what_is_shared() -> None:
 def is_shared(model: keras.Model) -> bool:
     from hpo.spec.models import Augment
     from hpo.training.compiling import Settings
-    from hpo.training.reuse import _numbers, _structure
+    from hpo.training.epochs import EpochRunner
+    from hpo.training.reuse import GraphCache
 
-    settings = Settings(1, 32, "sgd", 0.1, 0.0, 0.0, 0.0, Augment())
-    return _structure(model, settings, list(_numbers(model))) is not None
+    rows = np.zeros((8, 4), np.float32), np.zeros((8, 1), np.float32)
+    cache = GraphCache()
+    cache.traced(
+        model,
+        Settings(1, 32, "sgd", 0.1, 0.0, 0.0, 0.0, Augment()),
+        lambda: EpochRunner(model, rows, rows, 4),
+    )
+    return bool(cache._graphs)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
+def test_what_is_free_trains_as_what_is_not(optimizer: str) -> None:
+    """To float32's precision: a plain runner has the numbers as constants."""
+    import keras
+
+    from hpo.spec.models import Augment
+    from hpo.training.compiling import Settings
+    from hpo.training.epochs import EpochRunner
+    from hpo.training.reuse import GraphCache
+    from hpo.training.seeding import begin_session
+
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(60, 6)).astype("f4"), rng.integers(0, 3, 60)
+
+    def made(seed: int, units: int, rate: float) -> keras.Model:
+        begin_session(seed)
+        model = keras.Sequential(
+            [
+                keras.Input((6,)),
+                keras.layers.Dense(units, kernel_regularizer=keras.regularizers.L2(rate / 10)),
+                keras.layers.BatchNormalization(),
+                keras.layers.Activation("tanh"),
+                keras.layers.Dropout(rate),
+                keras.layers.Dense(3, "softmax"),
+            ]
+        )
+        made_optimizer = keras.optimizers.get(optimizer)
+        made_optimizer.weight_decay = rate / 100
+        model.compile(made_optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    def trained(runner: EpochRunner) -> list[float]:
+        logs = []
+        for epoch in (1, 2, 3):
+            runner.seed(3, epoch)
+            logs += [*runner.train(np.arange(60, dtype=np.int32)).values()]
+            logs += [*runner.evaluate().values()]
+        return logs
+
+    cache = GraphCache()
+    settings = Settings(1, 16, optimizer, 0.1, 0.0, 0.0, 0.0, Augment())
+    for seed, units, rate in ((1, 8, 0.3), (2, 5, 0.5)):
+        model = made(seed, units, rate)
+        freed = cache.traced(model, settings, lambda: EpochRunner(model, rows, rows, 16))  # noqa: B023
+        plain = EpochRunner(made(seed, units, rate), rows, rows, 16)
+        assert trained(freed.runner) == pytest.approx(trained(plain), rel=1e-5)
+    assert len(cache._graphs) == 1
 
 
 def test_the_cache_is_bounded(
     make_bench: MakeBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hpo.training.reuse._GRAPHS", 2)
-    shared = fresh(make_bench(training={"epochs": 1, "batch_size": 128}, space={}))
-    for units in (4, 5, 4, 6):
-        run(shared, tmp_path / str(units), {"units": units, "dropout": 0.5})
+    shared = make_bench(
+        training={"epochs": 1}, space={"batch_size": {"type": "int", "low": 8, "high": 128}}
+    )
+    batches = (64, 100, 64, 128)
+    for index, size in enumerate(batches):
+        values = {"units": 4, "dropout": 0.5, "batch_size": size}
+        run(shared, tmp_path / str(index), values)
     assert graphs(shared) == 2
-    kept = list(shared.graphs._graphs)
-    assert '"units": 4' in kept[0]
-    assert '"units": 6' in kept[1]
+    kept = [json.loads(structure)[-1][0] for structure in shared.graphs._graphs]
+    assert kept == [64, 128]

@@ -278,9 +278,13 @@ def test_regression_and_binary(
 
 def test_a_trial_leaves_no_graph_behind(make_bench: MakeBench, tmp_path: Path) -> None:
     space = {"units": 16, "dropout": 0.3, "batchnorm": True}
-    bench = make_bench(training={"epochs": 1, "batch_size": 256}, space=space)
     before = count_graphs()
-    run(bench, tmp_path, MemoryChannel())
+    bench = make_bench(training={"epochs": 1, "batch_size": 256}, space=space)
+    run(bench, tmp_path / "first", MemoryChannel())
+    shared = count_graphs()
+    run(bench, tmp_path / "second", MemoryChannel(), seed=12)
+    assert count_graphs() == shared
+    del bench
     assert count_graphs() <= before
 
 

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.keras
+
+
+def drawn() -> list[float]:
+    """From every source of random numbers that a builder may use, and a layer's weights."""
+    import keras
+    import tensorflow as tf
+
+    layer = keras.layers.Dense(2)
+    layer.build((None, 3))
+    values = [
+        random.random(),
+        np.random.random(),  # noqa: NPY002
+        float(tf.random.uniform([])),
+        float(keras.random.uniform([])),
+        *np.asarray(layer.kernel).ravel(),
+    ]
+    assert layer.name == "dense"
+    return [float(value) for value in values]
+
+
+def test_a_session_begins_as_with_keras_own_functions() -> None:
+    import keras
+
+    from hpo.training.seeding import begin_session
+
+    def of_keras(seed: int) -> None:
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(seed)
+
+    def after(begin: Callable[[int], None], seed: int) -> list[float]:
+        begin(seed)
+        return drawn()
+
+    assert after(begin_session, 7) == after(of_keras, 7)
+    assert after(begin_session, 8) != after(of_keras, 7)
+
+
+def test_a_policy_of_the_trial_before_is_forgotten() -> None:
+    import keras
+
+    from hpo.training.seeding import begin_session
+
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    begin_session(1)
+    assert keras.config.dtype_policy().name == "float32"

@@ -14,6 +14,7 @@ graph of its own.
 from __future__ import annotations
 
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,8 +35,10 @@ from hpo.training.freeing import (
     open_widths,
 )
 
-# A small network's graph takes 5 to 10 MB; the trainer's limit on memory bounds larger ones.
+# A small network's graph takes 5 to 10 MB beside its variables.
 _GRAPHS = 32
+# Of all kept models together, weights and optimizer: 256 MB of float32.
+_VARIABLES = 2**26
 
 _LAYERS = "keras.src.layers."
 # They may hold what was learned from data, as constants of the graph.
@@ -51,7 +54,10 @@ class Traced:
 
 
 class GraphCache:
-    """The traced epochs of a trainer by the structure of their models; the latest used are kept."""
+    """The traced epochs of a trainer by the structure of their models.
+
+    The latest used are kept, as many as the bounds above allow; a large model's is never kept.
+    """
 
     def __init__(self) -> None:
         self._graphs: OrderedDict[str, _SharedGraph] = OrderedDict()
@@ -79,15 +85,25 @@ class GraphCache:
         else:
             graph.begin(model, [number.value for number in numbers])
         self._graphs[structure] = graph
-        if len(self._graphs) > _GRAPHS:
+        while len(self._graphs) > _GRAPHS or self._variables() > _VARIABLES:
             self._graphs.popitem(last=False)
         return graph.traced
+
+    def _variables(self) -> int:
+        return sum(graph.variables for graph in self._graphs.values())
 
 
 @dataclass(frozen=True, eq=False)
 class _SharedGraph:
     traced: Traced
     numbers: list[tf.Variable]
+
+    @property
+    def variables(self) -> int:
+        """How many numbers it holds on the device."""
+        model = self.traced.model
+        held = [*model.weights, *model.optimizer.variables]
+        return sum(math.prod(variable.shape) for variable in held)
 
     def begin(self, model: keras.Model, numbers: list[float]) -> None:
         """Takes over a new model's weights, its numbers and its optimizer's first state."""

@@ -278,3 +278,16 @@ def test_the_cache_is_bounded(
     assert graphs(shared) == 2
     kept = [json.loads(structure)[-1][0] for structure in shared.graphs._graphs]
     assert kept == [64, 128]
+
+
+def test_large_models_are_not_kept(
+    make_bench: MakeBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 64 * 8 + 8 + 8 * 10 + 10 weights and as many momentums, beside iterations and rate.
+    monkeypatch.setattr("hpo.training.reuse._VARIABLES", 2 * 610 + 2)
+    training = {"epochs": 1, "batch_size": 128, "optimizer": "sgd", "momentum": 0.9}
+    shared = make_bench(training=training, space={"units": {"type": "int", "low": 8, "high": 9}})
+    run(shared, tmp_path / "small", {"units": 8})
+    assert graphs(shared) == 1
+    run(shared, tmp_path / "large", {"units": 9})
+    assert graphs(shared) == 0

@@ -1,5 +1,5 @@
 # make run    sets everything up, tunes a model on scikit-learn's digits, exports the best one
-# make test   sets everything up, runs all tests
+# make test   sets everything up, runs all tests but the long ones
 # make check  linters, types and the quick tests
 # make anchors whole studies, for the accuracy that they reach
 # make faults the long tests that make test leaves out: more faults, all databases, all data sources

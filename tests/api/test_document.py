@@ -13,6 +13,7 @@ from tests.conftest import ROOT
 pytestmark = [pytest.mark.keras, pytest.mark.slow]
 
 
+@pytest.mark.long
 def test_the_example(script: Script, folder: Path) -> None:
     text = (ROOT / "docs" / "python-api.md").read_text()
     block = re.search(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)

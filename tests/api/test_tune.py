@@ -34,6 +34,7 @@ def command(folder: Path, *arguments: str) -> Any:
     return json.loads(done.stdout) if done.returncode == 0 else done.stderr
 
 
+@pytest.mark.long
 def test_a_script_of_its_own(script: Script, folder: Path) -> None:
     done = script(
         f"""
@@ -207,6 +208,7 @@ def test_a_frame_in_worker_processes(
     assert len(list((folder / "artifacts" / "frame").glob("data-*.parquet"))) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_and_the_same_call_again(
     workers: int, folder: Path, forkserver: str, script: Script

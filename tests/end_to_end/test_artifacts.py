@@ -29,6 +29,7 @@ def project(tmp_path: Path, bucket: str) -> Iterator[Project]:
     server.close()
 
 
+@pytest.mark.long
 def test_run_and_export_on_an_object_store(project: Project, bucket: str) -> None:
     place = ("--artifacts", f"{bucket}/study")
     done = project.hpo("run", "study.yaml", "--no-export", *place)
@@ -68,6 +69,7 @@ def get(url: str) -> bytes:
         return content
 
 
+@pytest.mark.long
 def test_a_bucket_that_is_not_there_stops_run(project: Project, bucket: str) -> None:
     done = project.hpo("run", "study.yaml", "--artifacts", f"{bucket}-of-somebody")
     assert done.returncode == 1
@@ -75,6 +77,7 @@ def test_a_bucket_that_is_not_there_stops_run(project: Project, bucket: str) -> 
     assert "bucket does not exist" in done.stderr
 
 
+@pytest.mark.long
 def test_row_20_run_on_a_full_disk(project: Project, small_disk: Path) -> None:
     place = ("--artifacts", str(small_disk / "artifacts"))
     run = project.start("run", "study.yaml", "--no-export", *place)

@@ -73,6 +73,7 @@ def ended(project: Project) -> dict[str, optuna.trial.FrozenTrial]:
     return {trial.params["kind"]: trial for trial in trials}
 
 
+@pytest.mark.long
 def test_row_08_the_trainer_runs_out_of_memory(project: Project) -> None:
     kinds = ["good_1", "allocate_1", "train_1", "good_2", "allocate_2", "good_3"]
     write_kinds(project, kinds, retries={"crash": 0})
@@ -91,6 +92,7 @@ def test_row_08_the_trainer_runs_out_of_memory(project: Project) -> None:
     assert any(word in trials["train_1"].user_attrs["reason"] for word in words), done.stderr
 
 
+@pytest.mark.long
 def test_row_07_a_trial_that_kills_its_workers_and_hpo_run(project: Project) -> None:
     kinds = ["good_1", "kill_1", "good_2", "kill_2"]
     write_kinds(project, kinds)
@@ -153,6 +155,7 @@ def _trainer(project: Project, worker: subprocess.Popen[str]) -> list[int] | Non
     return trainers_of(project, worker.pid) or None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("who", ["trainer", "trainer and worker"])
 def test_row_04_killed_while_a_checkpoint_is_written(project: Project, who: str) -> None:
     content = study_content(space={}, search={"trials": 1})

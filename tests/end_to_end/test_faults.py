@@ -130,6 +130,7 @@ def test_a_trainer_ends_with_its_worker(long_project: Project) -> None:
     wait_for(lambda: not psutil.pid_exists(trainer))
 
 
+@pytest.mark.long
 def test_a_trial_killed_twice_equals_one_that_was_never_killed(
     long_project: Project, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -24,6 +24,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.long
 def test_the_documented_hypermodel_with_its_own_fit(project: Project) -> None:
     (project.folder / "tuned.py").write_text(blocks("python")[0])
     project.write(
@@ -51,6 +52,7 @@ def test_the_documented_hypermodel_with_its_own_fit(project: Project) -> None:
     assert checked.returncode == 0, checked.stderr
 
 
+@pytest.mark.long
 def test_the_documented_script(project: Project) -> None:
     import os
     import subprocess
@@ -143,6 +145,7 @@ def run_ten(project: Project, builder: str, space: dict[str, Any], **args: Any) 
     assert (status["finished"], status["failed"], status["trials"]) == (10, 0, 10)
 
 
+@pytest.mark.long
 def test_ten_trials_of_hyper_image_augment(project: Project) -> None:
     run_ten(project, "augmented:Augmented", {})
 

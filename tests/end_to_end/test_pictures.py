@@ -39,6 +39,7 @@ STUDY = {
 }
 
 
+@pytest.mark.long
 def test_pictures_from_study_file_to_predictions(hpo: Hpo, tmp_path: Path) -> None:
     write_digits(tmp_path / "digits")
     shutil.copytree(ROOT / "models", tmp_path / "models")

@@ -43,6 +43,7 @@ def shorten(study: Path) -> None:
     study.write_text(yaml.safe_dump(content))
 
 
+@pytest.mark.long
 def test_utterances_from_file_to_predictions(project: Path, hpo: Hpo, forkserver: str) -> None:
     shorten(project / "studies" / "vowels.yaml")
     done = hpo("run", "studies/vowels.yaml", HPO_FORKSERVER=forkserver)

@@ -194,10 +194,11 @@ def _stop(farm: Farm) -> None:
             process.communicate(timeout=10)
 
 
-_SERVERS = ["postgresql", pytest.param("mariadb", marks=pytest.mark.long)]
+_MARIADB = pytest.param("mariadb", marks=pytest.mark.long)
+_POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.long)
 
 
-@pytest.fixture(params=["sqlite", *_SERVERS])
+@pytest.fixture(params=["sqlite", _POSTGRESQL, _MARIADB])
 def farm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Farm]:
     """On every database."""
     if request.param == "sqlite":
@@ -208,7 +209,7 @@ def farm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Farm]:
         yield from _on_server(request.getfixturevalue(request.param), tmp_path)
 
 
-@pytest.fixture(params=_SERVERS)
+@pytest.fixture(params=["postgresql", _MARIADB])
 def server_farm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Farm]:
     """On every database that many hosts may share."""
     yield from _on_server(request.getfixturevalue(request.param), tmp_path)

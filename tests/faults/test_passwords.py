@@ -98,6 +98,7 @@ def nobody_else_shows_it(own: int = 0) -> Iterator[None]:
     assert seen == set()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.keras
 def test_row_22_every_command_works_and_keeps_it(
@@ -121,6 +122,7 @@ def test_row_22_every_command_works_and_keeps_it(
     check_files(project.folder)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.keras
 def test_row_22_typed_on_the_command_line_it_does_not_stay_there(
@@ -170,6 +172,7 @@ def test_row_22_a_wrong_password_is_an_error_that_keeps_it(hpo: Hpo, url: str) -
     check_silent(done)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_row_22_a_database_that_is_away_keeps_it(hpo: Hpo, url: str) -> None:
     away = sa.make_url(url).set(host="127.0.0.1", port=9, query={})

@@ -148,9 +148,11 @@ def alike(numbers: Sequence[Number]) -> Iterator[None]:
     values = [getattr(number.owner, number.attribute) for number in numbers]
     for number in numbers:
         setattr(number.owner, number.attribute, 1)
-    yield
-    for number, value in zip(numbers, values, strict=True):
-        setattr(number.owner, number.attribute, value)
+    try:
+        yield
+    finally:
+        for number, value in zip(numbers, values, strict=True):
+            setattr(number.owner, number.attribute, value)
 
 
 def free_widths(model: keras.Model) -> list[Number] | None:

@@ -136,9 +136,12 @@ def _structure(
     widths: Sequence[Number] | None,
 ) -> str | None:
     """All that the graphs of a model's epochs depend on, None when it holds code of the user's."""
-    with alike([*numbers, *(widths or ())]):
-        written = keras.saving.serialize_keras_object(model)
-        compiled = keras.saving.serialize_keras_object(model.get_compile_config())
+    try:
+        with alike([*numbers, *(widths or ())]):
+            written = keras.saving.serialize_keras_object(model)
+            compiled = keras.saving.serialize_keras_object(model.get_compile_config())
+    except Exception:  # noqa: BLE001 - a loss or a metric of the user's, which need not be writable
+        return None
     written.pop("compile_config", None)
     if base_rate(model) is not None:
         del compiled["optimizer"]["config"]["learning_rate"]

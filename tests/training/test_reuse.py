@@ -199,6 +199,22 @@ def test_what_is_shared() -> None:
     assert not is_shared(model)
 
 
+def test_what_can_not_be_written_down_at_all_trains_alone() -> None:
+    import keras
+
+    class Loss:
+        def __call__(self, y: Any, predicted: Any) -> Any:
+            return keras.ops.mean((y - predicted) ** 2)
+
+    dropout = keras.layers.Dropout(0.3)
+    model = keras.Sequential([keras.Input((4,)), dropout, keras.layers.Dense(1)])
+    model.compile("sgd", Loss())
+    with pytest.raises(TypeError):
+        keras.saving.serialize_keras_object(model.get_compile_config())
+    assert not is_shared(model)
+    assert dropout.rate == 0.3
+
+
 def is_shared(model: keras.Model) -> bool:
     from hpo.spec.models import Augment
     from hpo.training.compiling import Settings

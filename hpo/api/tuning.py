@@ -21,7 +21,7 @@ from hpo.api.study import Site, Study, opened_trainers
 from hpo.console import error_console, say
 from hpo.errors import StudyMismatchError, UsageError
 from hpo.launch.inprocess import InProcessWorker
-from hpo.launch.local import LaunchOptions, available_cores
+from hpo.launch.local import LaunchOptions, LocalWorkers, available_cores
 from hpo.launch.running import RunEnd, attend, work_through
 from hpo.launch.submit import submit_file
 from hpo.spec import StudyFile, read_study_values
@@ -267,7 +267,8 @@ class _Run:
                 self._trainers.address,
                 log,
             )
-            return work_through(database, record, options, interruption, show)
+            with LocalWorkers(options) as local:
+                return work_through(database, record, local, interruption, show)
         worker = WorkerOptions(site.project, site.artifacts, self._lease, available_cores())
         return attend(
             database,

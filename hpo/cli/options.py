@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -98,13 +98,16 @@ def opened(
 @contextmanager
 def trainers_of_command() -> Iterator[Any]:
     """Where trainers come from; a fork server that was started for them ends with the command."""
-    from hpo.worker.trainers import Trainers
+    from hpo.worker.forkserver import FORKING, ForkServer
 
-    trainers = Trainers(os.environ.get(FORKSERVER))
-    try:
-        yield trainers
-    finally:
-        trainers.close()
+    address = os.environ.get(FORKSERVER)
+    with ExitStack() as stack:
+        if address is None and FORKING:
+            # First of all: it imports Keras while this process imports the rest.
+            address = stack.enter_context(closing(ForkServer())).address
+        from hpo.worker.trainers import Trainers
+
+        yield stack.enter_context(closing(Trainers(address)))
 
 
 def find_study(database: Database, study: str | None) -> StudyRecord:

@@ -45,9 +45,9 @@ def init(folder: Path, template: str) -> None:
 @json_option
 def validate(file: Path, project: Path, as_json: bool) -> None:
     """Check the study FILE with its data and builder; nothing is created."""
-    from hpo.launch.submit import validate as validate_file
-
     with trainers_of_command() as trainers:
+        from hpo.launch.submit import validate as validate_file
+
         found = validate_file(file, project, trainers).preflight
     if as_json:
         parameters = {name: each.model_dump() for name, each in found.parameters.items()}
@@ -73,9 +73,9 @@ def validate(file: Path, project: Path, as_json: bool) -> None:
 @json_option
 def data(file: Path, plots: Path | None, project: Path, as_json: bool) -> None:
     """Show what is read as the data of the study FILE; no builder is needed."""
-    from hpo.launch.submit import read_data
-
     with trainers_of_command() as trainers:
+        from hpo.launch.submit import read_data
+
         report = read_data(file, project, plots, trainers)
     for words in report.signature.warnings:
         warn(words)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
-import threading
 from pathlib import Path
 
 import click
 
 from hpo.cli.options import (
     FOLDER,
-    FORKSERVER,
     artifacts_option,
     export_and_print,
     find_study,
@@ -48,24 +45,29 @@ def run(
 
     Run again, it goes on where it stopped.
     """
-    from hpo.launch.local import LaunchOptions
-    from hpo.launch.running import work_through
-    from hpo.launch.submit import submit as submit_study
-    from hpo.watch.progress import progress_display
-    from hpo.worker.signals import INTERRUPTED, interruptible
-    from hpo.worker.trainers import Trainers
+    with trainers_of_command() as trainers:
+        from hpo.launch.local import LaunchOptions, LocalWorkers
+        from hpo.launch.running import work_through
+        from hpo.launch.submit import submit_file
+        from hpo.spec import load_study_file
+        from hpo.watch.progress import progress_display
+        from hpo.worker.signals import INTERRUPTED, interruptible
 
-    url, artifacts = storage_url(storage, project), artifacts or str(project / "artifacts")
-    trainers = Trainers(os.environ.get(FORKSERVER))
-    try:
         say(f"checking {file} ...")
-        record = submit_study(file, url, project, trainers, warn)
+        study, url = load_study_file(file), storage_url(storage, project)
+        artifacts = artifacts or str(project / "artifacts")
         options = LaunchOptions(
-            record.name, url, project, artifacts, workers, lease, trainers.address
+            study.spec.name, url, project, artifacts, workers, lease, trainers.address
         )
+        with LocalWorkers(options) as local:
+            record = submit_file(study, url, project, trainers, warn)
+            with (
+                opened(url) as database,
+                interruptible() as interruption,
+                progress_display(error_console()) as display,
+            ):
+                end = work_through(database, record, local, interruption, display.show)
         with opened(url) as database:
-            with interruptible() as interruption, progress_display(error_console()) as display:
-                end = work_through(database, record, options, interruption, display.show)
             if end.interrupted:
                 say(
                     f"interrupted; {end.snapshot.finished} of {end.snapshot.trials} trials are "
@@ -79,8 +81,6 @@ def run(
                 export_and_print(
                     database, record, project, artifacts_place(artifacts, project), out, trainers
                 )
-    finally:
-        trainers.close()
     return 0
 
 
@@ -90,9 +90,9 @@ def run(
 @storage_option
 def submit(file: Path, project: Path, storage: str | None) -> None:
     """Check the study FILE and create the study, without working on it."""
-    from hpo.launch.submit import submit as submit_study
-
     with trainers_of_command() as trainers:
+        from hpo.launch.submit import submit as submit_study
+
         record = submit_study(file, storage_url(storage, project), project, trainers, warn)
     click.echo(record.name)
     say(f"{record.trials} trials; start workers with: hpo worker {record.name}")
@@ -105,9 +105,9 @@ def submit(file: Path, project: Path, storage: str | None) -> None:
 @storage_option
 def import_kerastuner(folder: Path, file: Path, project: Path, storage: str | None) -> None:
     """Submit the study FILE with what the KerasTuner project in DIR has found out."""
-    from hpo.launch.importing import import_project, in_words
-
     with trainers_of_command() as trainers:
+        from hpo.launch.importing import import_project, in_words
+
         done = import_project(folder, file, storage_url(storage, project), project, trainers, warn)
     click.echo(done.record.name)
     before = done.fitting - done.added
@@ -120,7 +120,7 @@ def import_kerastuner(folder: Path, file: Path, project: Path, storage: str | No
 @click.command()
 @click.argument("study")
 @click.option("--threads", type=click.IntRange(min=1), help="Cores for its trainer.  [all]")
-@click.option("--with-parent", is_flag=True, hidden=True, help="Leave when stdin closes.")
+@click.option("--with-parent", is_flag=True, hidden=True, help="Begin and leave as stdin says.")
 @click.option("--name", hidden=True, help="Unlike any other worker's.")
 @click.option(
     "--db-timeout",
@@ -145,25 +145,24 @@ def worker(
     storage: str | None,
 ) -> int:
     """Work on STUDY until no trial is left; Ctrl-C gives the trial in flight back."""
-    from hpo.launch.local import available_cores
-    from hpo.worker.loop import Worker, WorkerOptions
-    from hpo.worker.signals import INTERRUPTED, interruptible
-    from hpo.worker.trainers import Trainers
+    with trainers_of_command() as trainers:
+        from hpo.launch.local import available_cores
+        from hpo.worker.loop import Worker, WorkerOptions
+        from hpo.worker.parent import stop_with_parent, wait_for_parent
+        from hpo.worker.signals import INTERRUPTED, interruptible
 
-    log_to_stderr(logging.WARNING if with_parent else logging.INFO)
-    options = WorkerOptions(
-        project, artifacts_place(artifacts, project), lease, threads or available_cores()
-    )
-    trainers = Trainers(os.environ.get(FORKSERVER))
-    with interruptible() as interruption:
-        if with_parent:
-            _stop_with_stdin(interruption.stop)
-        try:
+        log_to_stderr(logging.WARNING if with_parent else logging.INFO)
+        if with_parent and not wait_for_parent():
+            return 0
+        options = WorkerOptions(
+            project, artifacts_place(artifacts, project), lease, threads or available_cores()
+        )
+        with interruptible() as interruption:
+            if with_parent:
+                stop_with_parent(interruption.stop)
             with opened(storage_url(storage, project), db_timeout, interruption.stop) as database:
                 record = find_study(database, study)
                 Worker(database, record, options, trainers, interruption.stop, name).run()
-        finally:
-            trainers.close()
     return INTERRUPTED if interruption.by_user else 0
 
 
@@ -193,12 +192,3 @@ def resume(study: str | None, project: Path, storage: str | None) -> None:
         record = find_study(database, study)
         resume_study(database, record)
     say(f"{record.name!r} goes on; start workers with: hpo worker {record.name}")
-
-
-def _stop_with_stdin(stop: threading.Event) -> None:
-    def wait() -> None:
-        # Not through sys.stdin, whose lock would still be held when the interpreter shuts down.
-        os.read(0, 1)
-        stop.set()
-
-    threading.Thread(target=wait, daemon=True, name="parent").start()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from hpo.launch.local import available_cores
 from hpo.study import tables as t
 from hpo.study.database import EMBEDDED, Database, masked, parse_url
 from hpo.study.studies import study_names
+from hpo.worker.forkserver import FORKING
 
 State = Literal["ok", "warning", "problem"]
 
@@ -319,7 +319,7 @@ def _folders(module: str) -> list[Path]:
 
 def check_fork_server() -> Check:
     """Whether trainers are forked from a process that has imported Keras once."""
-    if sys.platform != "linux" or not hasattr(socket, "AF_UNIX"):
+    if not FORKING:
         words = f"not on {sys.platform}: each trainer imports Keras itself"
         return Check("fork server", "warning", words, "trainers start slower; results are the same")
     folder = Path(tempfile.gettempdir())

@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from hpo.errors import HpoError
 from hpo.study.leases import MOST_LOST
 from hpo.study.workers import worker_name
+from hpo.worker.parent import BEGIN
 
 logger = logging.getLogger(__name__)
 
@@ -62,16 +63,32 @@ class _Worker:
 class LocalWorkers:
     """Worker processes on this machine. They end with this object, however its process ends.
 
-    Args:
-        on_death: Told the name of a worker that was killed; its process is gone for certain.
+    They load what they need at once, while the study may still have to be made, and touch nothing
+    before they are told to begin. A context manager: at its end they have left.
     """
 
-    def __init__(self, options: LaunchOptions, on_death: Callable[[str], None]) -> None:
-        self._options = options
-        self._on_death = on_death
+    def __init__(self, options: LaunchOptions) -> None:
+        self.options = options
+        self._on_death: Callable[[str], None] = _mourn_nobody
         self._restarts = 0
         self._finished = 0
         self._workers = [self._start() for _ in range(options.workers)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def begin(self, on_death: Callable[[str], None]) -> None:
+        """Has them work on the study.
+
+        Args:
+            on_death: Told the name of a worker that was killed; its process is gone for certain.
+        """
+        self._on_death = on_death
+        for worker in self._workers:
+            _tell_to_begin(worker.process)
 
     def tend(self, finished: int) -> bool:
         """Replaces workers that were killed; False once all of them have left.
@@ -90,6 +107,7 @@ class LocalWorkers:
                 self._on_death(worker.name)
                 _close_stdin(worker.process)
                 self._workers[index] = self._replace(code)
+                _tell_to_begin(self._workers[index].process)
         return any(worker.process.poll() is None for worker in self._workers)
 
     def stop(self) -> None:
@@ -112,7 +130,7 @@ class LocalWorkers:
 
     def _replace(self, code: int) -> _Worker:
         self._restarts += 1
-        if code > 0 or self._restarts > _RESTARTS_PER_WORKER * self._options.workers:
+        if code > 0 or self._restarts > _RESTARTS_PER_WORKER * self.options.workers:
             raise WorkersFailedError(
                 f"a worker ended with exit code {code}; {self._last_words()} "
                 "The study is intact: start it again once the cause is mended."
@@ -121,14 +139,14 @@ class LocalWorkers:
         return self._start()
 
     def _last_words(self) -> str:
-        log = self._options.log
+        log = self.options.log
         if log is None:
             return "its message is above."
         words = log.read_text(errors="replace").rpartition("error: ")[2]
         return f"its last words, in {log}: {words.strip()[-_LAST_WORDS:]}"
 
     def _start(self) -> _Worker:
-        options, name = self._options, worker_name()
+        options, name = self.options, worker_name()
         command = [sys.executable, "-m", "hpo", "worker", options.study]
         command += ["--with-parent", "--name", name]
         command += ["--project", str(options.project)]
@@ -138,27 +156,39 @@ class LocalWorkers:
         environment["HPO_ARTIFACTS"] = options.artifacts
         if options.forkserver is not None:
             environment["HPO_FORKSERVER"] = options.forkserver
-        # A closed stdin tells a worker that this process is gone; a session of its own keeps a
-        # terminal's Ctrl-C away from it.
+        # Its stdin tells a worker when to begin and, closed, that this process is gone; a session
+        # of its own keeps a terminal's Ctrl-C away from it.
         with self._output() as output:
             process = subprocess.Popen(
                 command,
                 env=environment,
                 stdin=subprocess.PIPE,
+                bufsize=0,
                 stderr=output,
                 start_new_session=True,
             )
         return _Worker(name, process)
 
     def _output(self) -> contextlib.AbstractContextManager[BinaryIO | None]:
-        log = self._options.log
+        log = self.options.log
         if log is None:
             return contextlib.nullcontext()
         log.parent.mkdir(parents=True, exist_ok=True)
         return log.open("ab")
 
     def _threads(self) -> int:
-        return max(1, available_cores() // self._options.workers)
+        return max(1, available_cores() // self.options.workers)
+
+
+def _mourn_nobody(_name: str) -> None:
+    """A worker that has not begun leaves nothing behind."""
+
+
+def _tell_to_begin(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    # One that is gone already is found, and replaced, by `tend`.
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(BEGIN)
 
 
 def _close_stdin(process: subprocess.Popen[bytes]) -> None:

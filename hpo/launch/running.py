@@ -8,7 +8,7 @@ from typing import Protocol
 
 from hpo.artifacts import check_writable, open_artifacts
 from hpo.errors import StudyStoppedError
-from hpo.launch.local import LaunchOptions, LocalWorkers
+from hpo.launch.local import LocalWorkers
 from hpo.study.database import Database
 from hpo.study.leases import release_worker
 from hpo.study.snapshot import Snapshot, take_snapshot
@@ -42,22 +42,23 @@ class Workers(Protocol):
 def work_through(
     database: Database,
     record: StudyRecord,
-    options: LaunchOptions,
+    local: LocalWorkers,
     interruption: Interruption,
     show: Callable[[Snapshot], None],
 ) -> RunEnd:
-    """Runs local worker processes until the study is finished, stopped or interrupted.
+    """Has local workers work until the study is finished, stopped or interrupted.
 
     Raises:
         StudyStoppedError: The study is stopped; says why and how to go on.
         WorkersFailedError: The workers can't work.
-        ArtifactsError: Checkpoints can't be written; no worker was started.
+        ArtifactsError: Checkpoints can't be written; no worker has begun.
     """
 
     def start() -> Workers:
         # Once, instead of in the words of every worker.
-        check_writable(open_artifacts(options.artifacts))
-        return LocalWorkers(options, lambda name: release_worker(database, record.study_id, name))
+        check_writable(open_artifacts(local.options.artifacts))
+        local.begin(lambda name: release_worker(database, record.study_id, name))
+        return local
 
     return attend(database, record, start, interruption, show)
 

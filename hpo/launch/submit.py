@@ -10,12 +10,12 @@ from hpo.data.report import DataReport
 from hpo.errors import StudyNotFoundError
 from hpo.spec import StudyFile, StudySpec, load_study_file
 from hpo.study.database import Database, parse_url
+from hpo.study.schema import create_schema, rehearse_schema
 from hpo.study.snapshot import take_snapshot
 from hpo.study.strategies import check_strategies
 from hpo.study.studies import (
     Facts,
     StudyRecord,
-    create_schema,
     create_study,
     open_study,
     spec_differences,
@@ -118,6 +118,8 @@ def submit_file(
     known = _known(url, spec)
     if known is not None and known.finished:
         return known.record
+    # While the first trainer is importing Keras.
+    rehearse_schema()
     validated = _validate(file, project, trainers)
     for words in validated.preflight.warnings:
         warn(words)

@@ -28,6 +28,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+# Elsewhere it is not there, or what the system's own libraries do in threads makes it unsafe.
+FORKING = sys.platform == "linux"
+
 
 class ForkServer:
     """Owns the server process; its trainers end with the workers that asked for them."""
@@ -72,9 +75,12 @@ class _Trainer:
 
 def serve(listener: socket.socket) -> None:
     """Imports what trainers need, then forks one for each client until stdin closes."""
+    # The garbage collector would go through all that imports make again and again, a sixth of
+    # their time. Later it would touch, and so copy, every page that the children share.
+    gc.disable()
     _import_everything()
-    # The garbage collector would touch, and so copy, every page that the children share.
     gc.freeze()
+    gc.enable()
     _Server(listener).run()
 
 

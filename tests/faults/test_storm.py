@@ -10,7 +10,12 @@ import pytest
 
 from tests.faults.conftest import Farm
 from tests.faults.fake import fake_spec
-from tests.faults.test_outages import Outage, outage, outage_farm  # noqa: F401 - fixtures
+from tests.faults.test_outages import (
+    Outage,
+    outage,  # noqa: F401 - a fixture, as those below
+    outage_farm,  # noqa: F401
+    outage_server,  # noqa: F401
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 

@@ -31,10 +31,10 @@ run: install
 	$(BIN)/hpo run $(STUDY) --workers $(WORKERS)
 
 test: install
-	$(BIN)/python -m pytest -m 'not long and not anchor' -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m 'not long and not anchor' -n 2 --dist worksteal
 
 faults: install
-	$(BIN)/python -m pytest -m long -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m long -n 2 --dist worksteal
 
 # Accuracies that the studies reach, and KerasTuner's large networks.
 anchors: install
@@ -48,7 +48,7 @@ storm: install
 # Folders whose every test needs Keras are not even collected: that would import it.
 KERAS_TESTS := models training export worker/test_trainers.py end_to_end
 check: lint
-	$(BIN)/python -m pytest -m 'not keras and not slow and not long and not anchor' -n 2 --dist loadfile \
+	$(BIN)/python -m pytest -m 'not keras and not slow and not long and not anchor' -n 2 --dist worksteal \
 		$(KERAS_TESTS:%=--ignore=tests/%)
 
 lint: install

@@ -20,6 +20,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.objectstore import S3Server
+from tests.processes import run_forked
 from tests.servers import MariaDB, PostgreSQL
 
 ROOT = Path(__file__).parents[1]
@@ -145,7 +146,22 @@ def leave_out(words: str) -> NoReturn:
 
 @pytest.fixture
 def hpo(tmp_path: Path) -> Hpo:
-    """Runs the command in an empty folder and returns its exit code and output."""
+    """Runs the command in an empty folder and returns its exit code and output.
+
+    A process of its own, which need not import everything again.
+    """
+
+    def run(*arguments: object, timeout: float = 120, **environment: str) -> object:
+        words = [str(argument) for argument in arguments]
+        everything = os.environ | {"COLUMNS": "120"} | environment
+        return run_forked(run_command, words, tmp_path, everything, timeout)
+
+    return run  # type: ignore[return-value]
+
+
+@pytest.fixture
+def shell_hpo(tmp_path: Path) -> Hpo:
+    """As `hpo`, started as a shell starts it."""
 
     def run(*arguments: object, timeout: float = 120, **environment: str) -> object:
         return subprocess.run(
@@ -194,6 +210,15 @@ def wait_for(condition: Callable[[], T], seconds: float = 90, pause: float = 0.0
             return found
         time.sleep(pause)
     raise AssertionError(f"it did not happen in {seconds:g} s")
+
+
+def run_command(arguments: list[str]) -> NoReturn:
+    """The command in this process, which ends with its exit code."""
+    from hpo.cli import main
+
+    sys.argv = ["hpo", *arguments]
+    main()
+    raise AssertionError("it ends the process")
 
 
 def hpo_command(*arguments: object) -> list[str]:

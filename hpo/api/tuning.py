@@ -22,6 +22,7 @@ from hpo.console import error_console, say
 from hpo.errors import StudyMismatchError, UsageError
 from hpo.launch.inprocess import InProcessWorker
 from hpo.launch.local import LaunchOptions, LocalWorkers, available_cores
+from hpo.launch.places import DB_TIMEOUT
 from hpo.launch.running import RunEnd, attend, work_through
 from hpo.launch.submit import submit_file
 from hpo.spec import StudyFile, read_study_values
@@ -233,12 +234,12 @@ class _Run:
             KeyboardInterrupt, SystemExit: A signal has arrived; the trial was given back.
         """
         self._greet(self._study.status)
-        database = Database(self._site.url)
-        try:
-            with _signals() as interruption, self._display() as show:
+        with _signals() as interruption, self._display() as show:
+            database = Database(self._site.url, patience=DB_TIMEOUT, hurry=interruption.stop)
+            try:
                 end = self._run(database, processes, interruption, show)
-        finally:
-            database.close()
+            finally:
+                database.close()
         if end.interrupted:
             self._say(
                 f"interrupted; {end.snapshot.finished} of {end.snapshot.trials} trials are "

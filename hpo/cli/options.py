@@ -14,6 +14,7 @@ import click
 from hpo.artifacts import Place, open_artifacts
 from hpo.console import print_exported, say
 from hpo.errors import UsageError
+from hpo.launch.places import DB_TIMEOUT
 
 if TYPE_CHECKING:
     from hpo.study.database import Database
@@ -78,6 +79,13 @@ lease_option = click.option(
     default=30.0,
     show_default=True,
     help="Seconds without a sign of life after which a trial is taken over.",
+)
+db_timeout_option = click.option(
+    "--db-timeout",
+    type=click.FloatRange(min=0),
+    default=DB_TIMEOUT,
+    show_default=True,
+    help="Seconds to wait for a database that is away.",
 )
 
 

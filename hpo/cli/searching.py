@@ -10,6 +10,7 @@ import click
 from hpo.cli.options import (
     FOLDER,
     artifacts_option,
+    db_timeout_option,
     export_and_print,
     find_study,
     lease_option,
@@ -27,6 +28,7 @@ from hpo.launch.places import artifacts_place, storage_url
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--no-export", is_flag=True, help="Leave out the export at the end.")
 @click.option("--out", type=FOLDER, help="Bundle folder.  [default: PROJECT/bundles/STUDY]")
+@db_timeout_option
 @lease_option
 @artifacts_option
 @project_option
@@ -36,6 +38,7 @@ def run(
     workers: int,
     no_export: bool,
     out: Path | None,
+    db_timeout: float,
     lease: float,
     artifacts: str | None,
     project: Path,
@@ -57,24 +60,31 @@ def run(
         study, url = load_study_file(file), storage_url(storage, project)
         artifacts = artifacts or str(project / "artifacts")
         options = LaunchOptions(
-            study.spec.name, url, project, artifacts, workers, lease, trainers.address
+            study.spec.name,
+            url,
+            project,
+            artifacts,
+            workers,
+            lease,
+            trainers.address,
+            db_timeout=db_timeout,
         )
         with LocalWorkers(options) as local:
             record = submit_file(study, url, project, trainers, warn)
             with (
-                opened(url) as database,
                 interruptible() as interruption,
+                opened(url, db_timeout, interruption.stop) as database,
                 progress_display(error_console()) as display,
             ):
                 end = work_through(database, record, local, interruption, display.show)
-        with opened(url) as database:
-            if end.interrupted:
-                say(
-                    f"interrupted; {end.snapshot.finished} of {end.snapshot.trials} trials are "
-                    "finished. The same command goes on from here."
-                )
-                return INTERRUPTED
-            say(f"the study {record.name!r} is finished: {end.snapshot.trials} trials")
+        if end.interrupted:
+            say(
+                f"interrupted; {end.snapshot.finished} of {end.snapshot.trials} trials are "
+                "finished. The same command goes on from here."
+            )
+            return INTERRUPTED
+        say(f"the study {record.name!r} is finished: {end.snapshot.trials} trials")
+        with opened(url, db_timeout) as database:
             if no_export:
                 print_best(database, record)
             else:
@@ -122,13 +132,7 @@ def import_kerastuner(folder: Path, file: Path, project: Path, storage: str | No
 @click.option("--threads", type=click.IntRange(min=1), help="Cores for its trainer.  [all]")
 @click.option("--with-parent", is_flag=True, hidden=True, help="Begin and leave as stdin says.")
 @click.option("--name", hidden=True, help="Unlike any other worker's.")
-@click.option(
-    "--db-timeout",
-    type=click.FloatRange(min=0),
-    default=300.0,
-    show_default=True,
-    help="Seconds to wait for a database that is away.",
-)
+@db_timeout_option
 @lease_option
 @artifacts_option
 @project_option

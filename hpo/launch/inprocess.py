@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import threading
 
+from hpo.launch.places import DB_TIMEOUT
 from hpo.study.database import Database
 from hpo.study.studies import StudyRecord
 from hpo.worker.loop import Worker, WorkerOptions
 from hpo.worker.trainers import Trainers
-
-# As patient as the worker processes are.
-_PATIENCE_SECONDS = 300.0
 
 
 class InProcessWorker:
@@ -21,7 +19,7 @@ class InProcessWorker:
     ) -> None:
         self._stop = threading.Event()
         self._failure: Exception | None = None
-        self._database = Database(url, patience=_PATIENCE_SECONDS, hurry=self._stop)
+        self._database = Database(url, patience=DB_TIMEOUT, hurry=self._stop)
         self._worker = Worker(self._database, record, options, trainers, self._stop)
         self._thread = threading.Thread(target=self._run, daemon=True, name="worker")
         self._thread.start()

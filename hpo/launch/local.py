@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from hpo.errors import HpoError
+from hpo.errors import HpoError, StorageError
+from hpo.launch.places import DB_TIMEOUT
 from hpo.study.leases import MOST_LOST
 from hpo.study.workers import worker_name
 from hpo.worker.parent import BEGIN
@@ -42,6 +43,7 @@ class LaunchOptions:
         workers: How many.
         forkserver: Address of the fork server that their trainers come from.
         log: File for what they say; None for stderr.
+        db_timeout: Seconds that each waits for a database that is away.
     """
 
     study: str
@@ -52,6 +54,7 @@ class LaunchOptions:
     lease_seconds: float
     forkserver: str | None
     log: Path | None = None
+    db_timeout: float = DB_TIMEOUT
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,9 @@ class LocalWorkers:
             except subprocess.TimeoutExpired:
                 worker.process.kill()
                 worker.process.wait()
-                self._on_death(worker.name)
+                # Without it the trial waits until the lease has run out.
+                with contextlib.suppress(StorageError):
+                    self._on_death(worker.name)
             _close_stdin(worker.process)
 
     def _alive(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -151,6 +156,7 @@ class LocalWorkers:
         command += ["--with-parent", "--name", name]
         command += ["--project", str(options.project)]
         command += ["--lease", str(options.lease_seconds), "--threads", str(self._threads())]
+        command += ["--db-timeout", str(options.db_timeout)]
         # Not on the command line, where every user of the machine could read a password.
         environment = os.environ | {"HPO_STORAGE": options.url}
         environment["HPO_ARTIFACTS"] = options.artifacts

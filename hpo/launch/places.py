@@ -6,6 +6,9 @@ from pathlib import Path
 
 from hpo.artifacts import Place, open_artifacts
 
+# How many seconds whoever works on a study waits for a database that is away.
+DB_TIMEOUT = 300.0
+
 
 def storage_url(storage: str | None, project: Path) -> str:
     """URL of the database, with `embedded` and nothing at all spelled out."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hpo.artifacts import check_writable, open_artifacts
-from hpo.errors import StudyStoppedError
+from hpo.errors import StorageError, StudyStoppedError
 from hpo.launch.local import LocalWorkers
 from hpo.study.database import Database
 from hpo.study.leases import release_worker
@@ -78,7 +78,7 @@ def attend(
     """
     snapshot = take_snapshot(database, record)
     if snapshot.state == "running":
-        snapshot = _tend(database, record, start(), interruption, show)
+        snapshot = _tend(database, record, snapshot, start(), interruption, show)
     if snapshot.state == "stopped":
         raise StudyStoppedError(
             f"the study {record.name!r} is stopped: {snapshot.reason}; {snapshot.finished} of "
@@ -90,18 +90,23 @@ def attend(
 def _tend(
     database: Database,
     record: StudyRecord,
+    snapshot: Snapshot,
     workers: Workers,
     interruption: Interruption,
     show: Callable[[Snapshot], None],
 ) -> Snapshot:
     try:
+        try:
+            while workers.tend(snapshot.finished) and not interruption.stop.is_set():
+                snapshot = take_snapshot(database, record)
+                show(snapshot)
+                interruption.stop.wait(_LOOK_SECONDS)
+        finally:
+            workers.stop()
         snapshot = take_snapshot(database, record)
-        while workers.tend(snapshot.finished) and not interruption.stop.is_set():
-            snapshot = take_snapshot(database, record)
-            show(snapshot)
-            interruption.stop.wait(_LOOK_SECONDS)
-    finally:
-        workers.stop()
-    snapshot = take_snapshot(database, record)
+    except StorageError:
+        # Told to leave, nobody waits for a database that is away: the last look has to do.
+        if not interruption.stop.is_set():
+            raise
     show(snapshot)
     return snapshot

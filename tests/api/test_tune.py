@@ -148,7 +148,9 @@ def test_a_builder_that_raises_stops_the_study(folder: Path) -> None:
     assert study.trials["user_attrs_reason"].str.contains("out of ideas").sum() == 2
 
 
-def test_two_worker_processes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_worker_processes(
+    folder: Path, forkserver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (folder / "my_model.py").write_text(BUILDER)
     monkeypatch.syspath_prepend(folder)
     import my_model  # type: ignore[import-not-found]
@@ -163,6 +165,8 @@ def test_two_worker_processes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
         search={"pruner": "median"},
         name="processes",
     )
+    # That was with a fork server of its own.
+    monkeypatch.setenv("HPO_FORKSERVER", forkserver)
     assert study.status.finished == 4
     assert study.best.value == study.trials["value"].min()
     assert len(study.plot().axes) > 3

@@ -17,6 +17,11 @@ COMMANDS = [
 ]
 
 
+@pytest.fixture
+def hpo(shell_hpo: Hpo) -> Hpo:
+    return shell_hpo
+
+
 def test_help_names_every_command(hpo: Hpo) -> None:
     done = hpo("--help")
     assert done.returncode == 0
@@ -62,7 +67,10 @@ def test_a_missing_database_is_not_found_and_not_created(
         ("oracle://host/db", 2, "'oracle'"),
         ("sqlite://", 2, "needs a file"),
         ("sqlite:///missing/folder/hpo.db", 2, "missing/folder"),
-        ("postgresql://user:s3cret@127.0.0.1:9/db", 5, "out of reach"),
+        # It waits for the database before it says so.
+        pytest.param(
+            *("postgresql://user:s3cret@127.0.0.1:9/db", 5, "out of reach"), marks=pytest.mark.long
+        ),
     ],
 )
 def test_a_mistyped_storage_is_one_clear_message(

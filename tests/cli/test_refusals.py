@@ -44,6 +44,12 @@ def wrong_head(hp, input_shape):
 """
 
 
+@pytest.fixture
+def hpo(inprocess_hpo: Hpo) -> Hpo:
+    """The checks run in a trainer; what the command itself imports it need not import each time."""
+    return inprocess_hpo
+
+
 def study(**changes: Any) -> dict[str, Any]:
     content: dict[str, Any] = {
         "version": 1,

@@ -47,7 +47,16 @@ def kill_the_worker(layers):
             process.kill()
     signal.pause()
 
-BAD = {"allocate": allocate, "train": train_a_big_model, "kill": kill_the_worker}
+def raise_an_error(layers):
+    raise RuntimeError("no such luck")
+
+def diverge(layers):
+    layers.insert(1, keras.layers.Rescaling(float("nan")))
+
+BAD = {
+    "allocate": allocate, "train": train_a_big_model, "kill": kill_the_worker,
+    "raise": raise_an_error, "diverge": diverge,
+}
 
 def build(hp, input_shape, num_outputs):
     kind = hp.Choice("kind", KINDS)
@@ -104,6 +113,21 @@ def test_row_07_a_trial_that_kills_its_workers_and_hpo_run(project: Project) -> 
     for kind in ("kill_1", "kill_2"):
         assert "the worker died 5 times in a row" in trials[kind].user_attrs["reason"]
     assert done.stderr.count("another one takes its place") == 10
+
+
+def test_row_21_some_configurations_are_bad(project: Project) -> None:
+    kinds = ["good_1", "raise_1", "diverge_1", "good_2"]
+    write_kinds(project, kinds)
+    assert project.hpo("submit", "study.yaml").returncode == 0
+    done = project.hpo("worker", "small")
+    assert done.returncode == 0, done.stderr
+    trials = ended(project)
+    states = {kind: trials[kind].state.name for kind in kinds}
+    assert states == dict(zip(kinds, ["COMPLETE", "FAIL", "PRUNED", "COMPLETE"], strict=True))
+    raised, diverged = trials["raise_1"].user_attrs, trials["diverge_1"].user_attrs
+    assert raised["reason"] == "exception: RuntimeError: no such luck"
+    assert "builder.py" in raised["traceback"]
+    assert diverged["reason"] == "diverged: loss became nan in epoch 1"
 
 
 BIG = """

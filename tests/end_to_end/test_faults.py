@@ -21,13 +21,14 @@ pytestmark = pytest.mark.keras
 
 # Long enough to be met in the middle of.
 EPOCHS = 60
+TRIALS = 2
 
 
 @pytest.fixture
 def long_project(project: Project) -> Project:
     content = study_content()
     content["training"]["epochs"] = EPOCHS
-    content["search"] = {"trials": 3}
+    content["search"] = {"trials": TRIALS}
     project.write(content)
     return project
 
@@ -77,11 +78,11 @@ def trainers_of(project: Project, worker: int) -> list[int]:
     return found
 
 
-def check_end(project: Project, trials: int = 3) -> optuna.Study:
+def check_end(project: Project) -> optuna.Study:
     study = optuna.load_study(study_name="small", storage=project.storage)
     found = study.get_trials()
-    assert [trial.number for trial in found] == list(range(trials))
-    assert [trial.state.name for trial in found] == ["COMPLETE"] * trials
+    assert [trial.number for trial in found] == list(range(TRIALS))
+    assert [trial.state.name for trial in found] == ["COMPLETE"] * TRIALS
     for trial in found:
         assert sorted(trial.intermediate_values) == list(range(1, EPOCHS + 1))
         assert trial.user_attrs["epochs"] == EPOCHS
@@ -131,7 +132,7 @@ def test_a_trainer_ends_with_its_worker(long_project: Project) -> None:
 
 
 @pytest.mark.long
-def test_a_trial_killed_twice_equals_one_that_was_never_killed(
+def test_row_05_killed_twice_equals_never_killed(
     long_project: Project, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     content = study_content()
@@ -183,6 +184,32 @@ def test_ctrl_c_of_run_and_run_again(long_project: Project) -> None:
     done = long_project.hpo("run", "study.yaml", "--workers", "1", "--no-export")
     assert done.returncode == 0, done.stderr
     check_resumed(check_end(long_project), number, saved)
+
+
+@pytest.mark.long
+def test_row_16_a_second_ctrl_c_of_run_ends_it_at_once(long_project: Project) -> None:
+    run = long_project.start("run", "study.yaml", "--workers", "1", "--no-export")
+    wait_for(lambda: in_the_middle(long_project))
+    children = psutil.Process(run.pid).children(recursive=True)
+    [(worker,)] = query(long_project, "SELECT pid FROM hpo_workers")
+    # It does not leave when it is told to: the launcher would wait for it, and kill it in the end.
+    os.kill(worker, signal.SIGSTOP)
+    run.send_signal(signal.SIGINT)
+    wait_for(lambda: is_pending(signal.SIGTERM, worker))
+    run.send_signal(signal.SIGINT)
+    assert run.wait(timeout=30) == 130
+    assert psutil.Process(worker).status() == psutil.STATUS_STOPPED
+    os.kill(worker, signal.SIGCONT)
+    run.communicate(timeout=30)
+    wait_for(lambda: not any(process.is_running() for process in children))
+    assert query(long_project, "SELECT count(*) FROM hpo_slots WHERE state = 'leased'") == [(0,)]
+
+
+def is_pending(number: signal.Signals, pid: int) -> bool:
+    """Whether the process has been sent the signal and has not got it yet."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    mask = int(text.partition("ShdPnd:")[2].split()[0], 16)
+    return bool(mask & 1 << (number - 1))
 
 
 def test_a_killed_worker_of_run_is_replaced_at_once(long_project: Project) -> None:
@@ -260,7 +287,7 @@ def build(hp, input_shape, num_outputs):
         ("grows", "MemoryError"),
     ],
 )
-def test_failing_trials_are_recorded_and_stop_the_study(
+def test_row_21_failing_trials_are_recorded_and_stop_the_study(
     project: Project, what: str, words: str
 ) -> None:
     content = study_content(space={})

@@ -51,7 +51,10 @@ def build(hp, input_shape, num_outputs):
 """
 
 
-@pytest.fixture(params=["sqlite", "postgresql", pytest.param("mariadb", marks=pytest.mark.long)])
+SERVERS = [pytest.param(name, marks=pytest.mark.long) for name in ("postgresql", "mariadb")]
+
+
+@pytest.fixture(params=["sqlite", *SERVERS])
 def storage(
     request: pytest.FixtureRequest, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:

@@ -18,7 +18,7 @@ def test_two_workers_on_postgresql(
 ) -> None:
     url = postgresql.new_database()
     monkeypatch.setenv("HPO_STORAGE", url)
-    project.write(study_content(search={"trials": 6, "pruner": "median"}))
+    project.write(study_content(search={"trials": 4, "pruner": "median"}))
     submitted = project.hpo("submit", "study.yaml")
     assert submitted.returncode == 0, submitted.stderr
     workers = [project.start("worker", "small", "--threads", "1") for _ in range(2)]
@@ -29,7 +29,7 @@ def test_two_workers_on_postgresql(
     trials = optuna.load_study(study_name="small", storage=storage).get_trials()
     storage.remove_session()
     storage.engine.dispose()
-    assert [trial.number for trial in trials] == list(range(6))
+    assert [trial.number for trial in trials] == list(range(4))
     assert all(trial.state.is_finished() for trial in trials)
     exported = project.hpo("export")
     assert exported.returncode == 0, exported.stderr

@@ -178,7 +178,7 @@ def test_one_worker_gives_the_same_parameters_and_values_twice(
         folder.mkdir()
         made = Project(folder, forkserver)
         content = study_content()
-        content["search"]["trials"] = 5
+        content["search"]["trials"] = 3
         made.write(content)
         assert made.hpo("run", "study.yaml", "--workers", 1, "--no-export").returncode == 0
         trials = load(made).get_trials()

@@ -15,8 +15,8 @@ STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
-def test_it_passes_validation(hpo: Hpo, forkserver: str, study: Path) -> None:
-    done = hpo("validate", study, "--project", ROOT, HPO_FORKSERVER=forkserver)
+def test_it_passes_validation(inprocess_hpo: Hpo, forkserver: str, study: Path) -> None:
+    done = inprocess_hpo("validate", study, "--project", ROOT, HPO_FORKSERVER=forkserver)
     assert done.returncode == 0, done.stderr
     task = done.stdout.partition("is valid: ")[2].partition(" ")[0]
     reported = done.stdout.splitlines()[-1].partition("each epoch reports: ")[2].split(", ")

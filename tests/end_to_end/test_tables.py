@@ -24,12 +24,12 @@ data:
   preprocess: {normalize: standard}
 model: {builder: "models.mlp:MLP"}
 objective: {metric: val_accuracy, direction: maximize}
-training: {epochs: 15}
+training: {epochs: 10}
 space:
   depth: 1
   dropout: 0.0
   learning_rate: {type: float, low: 1e-3, high: 1e-1, log: true}
-search: {trials: 3, sampler: random}
+search: {trials: 2, sampler: random}
 """
 
 

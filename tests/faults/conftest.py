@@ -20,10 +20,13 @@ import sqlalchemy as sa
 from hpo.spec import StudySpec
 from hpo.study.database import Database, make_engine
 from hpo.study.snapshot import Snapshot, take_snapshot
-from hpo.study.studies import open_study
+from hpo.study.studies import Facts, open_study
 from tests.conftest import ROOT, leave_out, wait_for
-from tests.faults.fake import submit_fake
+from tests.faults.fake import FACTS, main, submit_fake
+from tests.processes import Forked
 from tests.servers import Server
+
+Process = Forked | subprocess.Popen[str]
 
 
 @dataclass(frozen=True)
@@ -43,29 +46,23 @@ class Farm:
 
     url: str
     folder: Path
-    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+    processes: list[Process] = field(default_factory=list)
     spec: StudySpec | None = None
     name: str = "faults"
     study_id: int = 0
 
-    def submit(self, spec: StudySpec) -> None:
+    def submit(self, spec: StudySpec, facts: Facts = FACTS) -> None:
         self.spec = spec
-        self.study_id = submit_fake(self.url, spec).study_id
+        self.study_id = submit_fake(self.url, spec, facts).study_id
 
-    def worker(self, *options: str, **environment: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "tests.faults.fake", self.url, self.name]
-        process = subprocess.Popen(
-            [*command, str(self.folder), *options],
-            cwd=ROOT,
-            env=os.environ | environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def worker(self, *options: str, **environment: str) -> Process:
+        words = [self.url, self.name, str(self.folder), *options]
+        # Some of the environment is read before the first line of Python.
+        process = _started(words, environment) if environment else Forked(main, words)
         self.processes.append(process)
         return process
 
-    def workers(self, count: int, *options: str) -> list[subprocess.Popen[str]]:
+    def workers(self, count: int, *options: str) -> list[Process]:
         return [self.worker(*options) for _ in range(count)]
 
     def keep_working(self, count: int, *options: str, seconds: float = 120) -> int:
@@ -120,7 +117,7 @@ class Farm:
         before = [epoch for epoch, token in ours if token <= held.token]
         return before, [epoch for epoch, token in ours if token > held.token]
 
-    def holding(self, worker: subprocess.Popen[str]) -> Holding | None:
+    def holding(self, worker: Process) -> Holding | None:
         """The slot that the worker has leased, with the epochs that are reported of its trial."""
         rows = self.query(
             "SELECT s.slot, s.token, s.number, s.expires_at, "
@@ -130,13 +127,13 @@ class Farm:
         )
         return Holding(*rows[0]) if rows else None
 
-    def in_a_trial(self, worker: subprocess.Popen[str]) -> Holding | None:
+    def in_a_trial(self, worker: Process) -> Holding | None:
         """What the worker holds when its trial has epochs behind it and others to come."""
         assert self.spec is not None
         held = self.holding(worker)
         return held if held and 2 <= held.reported < self.spec.training.epochs else None
 
-    def kill_in_a_trial(self, worker: subprocess.Popen[str]) -> Holding:
+    def kill_in_a_trial(self, worker: Process) -> Holding:
         """Kills the worker when it is certain to be in the middle of a trial; what it held."""
 
         def caught() -> Holding | None:
@@ -183,6 +180,17 @@ class Farm:
         run = Counter(self.epochs_run())
         assert set(run) == {(n, e) for n in range(trials) for e in range(1, epochs + 1)}
         assert sum(run.values()) - trials * epochs <= interruptions
+
+
+def _started(words: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.faults.fake", *words],
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def _stop(farm: Farm) -> None:

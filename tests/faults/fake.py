@@ -52,11 +52,11 @@ def fake_spec(**changes: Any) -> StudySpec:
     return StudySpec.model_validate(content | changes)
 
 
-def submit_fake(url: str, spec: StudySpec) -> StudyRecord:
+def submit_fake(url: str, spec: StudySpec, facts: Facts = FACTS) -> StudyRecord:
     database = Database(url, create=True)
     try:
         create_schema(database)
-        return create_study(database, spec, FACTS)
+        return create_study(database, spec, facts)
     finally:
         database.close()
 
@@ -141,6 +141,11 @@ def _train(spec: StudySpec, task: m.TrialTask, pipe: Connection, log: Path) -> A
         if task.number in args.get("deadly_worker", []):
             os.kill(os.getppid(), signal.SIGKILL)
             os._exit(1)
+        # The trial's number as text: how many of its attempts raise.
+        if task.token <= args.get("raising", {}).get(str(task.number), 0):
+            return m.Failed("exception", "RuntimeError: bad luck", "Traceback: ...", epoch - 1)
+        if task.number in args.get("diverging", []) and epoch == 3:
+            return m.Failed("diverged", "loss became nan in epoch 3", "", 2)
         # Not time.sleep, which fails where libfaketime sets the clock.
         threading.Event().wait(args["seconds"])
         with log.open("a") as file:
@@ -164,16 +169,18 @@ def _value(x: float, epoch: int) -> float:
     return x * epoch
 
 
-def _die_at(database: Database, statement: str) -> None:
-    """The process kills itself right after a statement that begins so, before any commit."""
+def _signal_at(database: Database, statement: str, number: signal.Signals) -> None:
+    """The process sends itself one right after a statement that begins so, before any commit."""
+    sent = threading.Event()
 
     @sa.event.listens_for(database.engine, "after_cursor_execute")
-    def _kill(_c: Any, _cursor: Any, text: str, *_: Any) -> None:
-        if text.startswith(statement):
-            os.kill(os.getpid(), signal.SIGKILL)
+    def _send(_c: Any, _cursor: Any, text: str, *_: Any) -> None:
+        if text.startswith(statement) and not sent.is_set():
+            sent.set()
+            os.kill(os.getpid(), number)
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
     parser.add_argument("study")
@@ -182,7 +189,8 @@ def main() -> int:
     parser.add_argument("--lease", type=float, default=3.0)
     parser.add_argument("--patience", type=float, default=120.0)
     parser.add_argument("--die-at")
-    arguments = parser.parse_args()
+    parser.add_argument("--by", default="SIGKILL")
+    arguments = parser.parse_args(words)
     artifacts = open_artifacts(arguments.artifacts or str(arguments.folder / "artifacts"))
     options = WorkerOptions(arguments.folder, artifacts, arguments.lease)
     with interruptible() as interruption:
@@ -190,7 +198,7 @@ def main() -> int:
         try:
             record = open_study(database, arguments.study)
             if arguments.die_at:
-                _die_at(database, arguments.die_at)
+                _signal_at(database, arguments.die_at, signal.Signals[arguments.by])
             trainers = FakeTrainers(arguments.folder / "epochs.log")
             Worker(database, record, options, trainers, interruption.stop).run()
         except HpoError as error:

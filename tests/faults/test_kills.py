@@ -9,7 +9,6 @@ import dataclasses
 import datetime
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -18,7 +17,8 @@ import pytest
 from hpo.study.leases import MOST_LOST
 from tests.conftest import wait_for
 from tests.faults.conftest import Farm
-from tests.faults.fake import fake_spec
+from tests.faults.fake import fake_spec, main, submit_fake
+from tests.processes import Forked
 
 pytestmark = pytest.mark.slow
 
@@ -179,6 +179,28 @@ def test_row_16_told_to_leave(sqlite_farm: Farm, number: signal.Signals) -> None
     farm.check_end(interruptions=5)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_row_16_told_at_ask_in_fit_and_at_tell(sqlite_farm: Farm, number: signal.Signals) -> None:
+    farm = sqlite_farm
+    farm.submit(fake_spec(search={"trials": 4, "sampler": "random"}))
+    moments = [
+        "INSERT INTO trials",
+        "INSERT INTO trial_params",
+        "INSERT INTO trial_intermediate_values",
+        "UPDATE trials SET state",
+    ]
+    for statement in moments:
+        worker = farm.worker("--lease", "600", "--die-at", statement, "--by", number.name)
+        _, errors = worker.communicate(timeout=60)
+        assert worker.returncode == (130 if number == signal.SIGINT else 0), errors
+        assert farm.query("SELECT count(*) FROM hpo_slots WHERE state = 'leased'") == [(0,)]
+    assert farm.finished() >= 1
+    farm.processes.clear()
+    farm.worker("--lease", "600")
+    farm.leave()
+    farm.check_end(interruptions=len(moments))
+
+
 def test_row_16_told_twice_it_ends_at_once(sqlite_farm: Farm) -> None:
     sqlite_farm.submit(fake_spec(model=SLOW))
     worker = sqlite_farm.worker()
@@ -260,30 +282,22 @@ def _check_real_times(farm: Farm, begun: datetime.datetime) -> None:
 
 @pytest.mark.long
 def test_row_18_sixteen_workers_at_once_on_an_empty_database(farm: Farm, tmp_path: Path) -> None:
-    script = (
-        "import sys; from tests.faults.fake import submit_fake, fake_spec; "
-        "submit_fake(sys.argv[1], fake_spec(model={'builder': 'fake:fake', "
-        "'args': {'seconds': 0.01}}, search={'trials': 32, 'sampler': 'random'}))"
-    )
-    farm.spec = fake_spec(search={"trials": 32, "sampler": "random"})
-    fake = Path(__file__).with_name("fake.py")
-    command = f"{_python()} -c \"{script}\" '{farm.url}' && exec {_python()} -m tests.faults.fake"
-    for _ in range(16):
-        process = subprocess.Popen(
-            ["/bin/sh", "-c", f"{command} '{farm.url}' faults '{tmp_path}'"],
-            cwd=fake.parents[2],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        farm.processes.append(process)
+    farm.spec = _THIRTY_TWO
+    words = [farm.url, farm.name, str(tmp_path)]
+    farm.processes += [Forked(_submit_and_work, words) for _ in range(16)]
     farm.leave(180)
     farm.check_end(interruptions=0)
 
 
-def _python() -> str:
-    import sys
+_THIRTY_TWO = fake_spec(
+    model={"builder": "fake:fake", "args": {"seconds": 0.01}},
+    search={"trials": 32, "sampler": "random"},
+)
 
-    return sys.executable
+
+def _submit_and_work(words: list[str]) -> int:
+    submit_fake(words[0], _THIRTY_TWO)
+    return main(words)
 
 
 @pytest.mark.long

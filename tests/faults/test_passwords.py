@@ -153,8 +153,8 @@ def test_row_22_typed_on_the_command_line_it_does_not_stay_there(
 
 
 @pytest.mark.slow
-def test_row_22_a_wrong_password_is_an_error_that_keeps_it(hpo: Hpo, url: str) -> None:
-    right = sa.make_url(url)
+def test_row_22_a_wrong_password_is_an_error_that_keeps_it(inprocess_hpo: Hpo, url: str) -> None:
+    hpo, right = inprocess_hpo, sa.make_url(url)
     wrong = right.set(password=f"{right.password}!").render_as_string(hide_password=False)
     spec = Path(__file__).parents[2] / "studies" / "digits-mlp.yaml"
     commands = [("status",), ("best", "--json"), ("stop",), ("dashboard",), ("worker", "small")]

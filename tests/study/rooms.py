@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
 from typing import Any
 
+import optuna
 import sqlalchemy as sa
 
 from hpo.spec import StudySpec
 from hpo.study import tables as t
 from hpo.study.database import Database
-from hpo.study.leases import Lease, NoSlot, Slots
+from hpo.study.leases import Lease, NoSlot, Outcome, Slots, TrialWrites
 from hpo.study.studies import Facts, StudyRecord, create_study
+from tests.processes import context
 
 FACTS = Facts(data="d1", builder="b1", optuna="5", keras="3", signature="{}")
 # Long enough that no lease runs out while a test looks the other way.
 LONG = 300.0
+COMPLETE = Outcome("COMPLETE", 0.5)
 
 
 def make_spec(
@@ -66,23 +68,21 @@ def rows(database: Database, table: sa.Table) -> list[dict[str, Any]]:
     return [dict(row) for row in found]
 
 
-def context() -> Any:
-    """Processes that begin with Optuna imported, and share nothing with this one."""
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(
-        [
-            "optuna",
-            "optuna.storages",
-            "alembic",
-            "hpo.study.storage",
-            "hpo.spec",
-            "psycopg",
-            "pymysql",
-            "pytest",
-            "optuna.storages._rdb.storage",
-        ]
-    )
-    return found
+def some_writes() -> TrialWrites:
+    """Something of every kind."""
+    distribution = optuna.distributions.FloatDistribution(0, 1)
+    param = {
+        "param_name": "x",
+        "param_value": 0.5,
+        "distribution_json": optuna.distributions.distribution_to_json(distribution),
+    }
+    return TrialWrites([param], {1: 0.1}, {"a": 1}, {"b": 2})
+
+
+def everything(database: Database) -> list[list[dict[str, Any]]]:
+    """All rows of all tables."""
+    tables: list[sa.Table] = [*t.metadata.sorted_tables, *t.optuna_metadata.sorted_tables]
+    return [rows(database, table) for table in tables]
 
 
 def race(target: Callable[..., Any], *arguments: Any, count: int = 8) -> list[Any]:

@@ -82,7 +82,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(("name", "kills"), [("plateau", [3]), ("cosine", [2, 4])])
-def test_killed_and_resumed_is_never_killed(
+def test_row_05_killed_and_resumed_is_never_killed(
     make_bench: MakeBench, tmp_path: Path, name: str, kills: list[int]
 ) -> None:
     training = {"epochs": 7, "batch_size": 128, "learning_rate": 0.02, "deterministic": True}

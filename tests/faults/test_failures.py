@@ -1,0 +1,94 @@
+"""Trials that raise or diverge, and workers that do not fit. Numbers are rows of docs/faults.md."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from tests.faults.conftest import Farm
+from tests.faults.fake import FACTS, fake_spec
+
+pytestmark = pytest.mark.slow
+
+
+def submit(farm: Farm, search: dict[str, Any], **args: Any) -> None:
+    model = {"builder": "fake:fake", "args": {"seconds": 0.01, **args}}
+    farm.submit(fake_spec(model=model, search={"sampler": "random", **search}))
+
+
+def states(farm: Farm) -> list[str]:
+    return [state for (state,) in farm.query("SELECT state FROM trials ORDER BY number")]
+
+
+def attribute(farm: Farm, number: int, name: str) -> Any:
+    [(text,)] = farm.query(
+        "SELECT value_json FROM trial_user_attributes JOIN trials USING (trial_id) "
+        f"WHERE number = {number} AND key = '{name}'"
+    )
+    return json.loads(text)
+
+
+@pytest.mark.parametrize("retries", [None, 1])
+def test_row_21_a_trial_that_raises_is_tried_again(sqlite_farm: Farm, retries: int | None) -> None:
+    """As often as the study file says, and when it says nothing: never."""
+    farm = sqlite_farm
+    search: dict[str, Any] = {} if retries is None else {"retries": {"exception": retries}}
+    submit(farm, {"trials": 5, **search}, raising={"1": 1, "3": 9})
+    farm.workers(2)
+    farm.leave()
+    once = "FAIL" if retries is None else "COMPLETE"
+    assert states(farm) == ["COMPLETE", once, "COMPLETE", "FAIL", "COMPLETE"]
+    attempts = 1 + (retries or 0)
+    slots = "SELECT exceptions, token FROM hpo_slots WHERE number"
+    assert farm.query(f"{slots} = 1") == [(1, attempts)]
+    assert farm.query(f"{slots} = 3") == [(attempts, attempts)]
+    assert attribute(farm, 3, "reason") == "exception: RuntimeError: bad luck"
+    assert attribute(farm, 3, "traceback") == "Traceback: ..."
+
+
+def test_row_21_a_trial_that_diverges_is_recorded(sqlite_farm: Farm) -> None:
+    farm = sqlite_farm
+    submit(farm, {"trials": 4}, diverging=[2])
+    farm.workers(2)
+    farm.leave()
+    assert states(farm) == ["COMPLETE", "COMPLETE", "PRUNED", "COMPLETE"]
+    assert attribute(farm, 2, "reason") == "diverged: loss became nan in epoch 3"
+    assert farm.query("SELECT max(token) FROM hpo_slots") == [(1,)]
+
+
+def test_row_21_the_same_failure_again_and_again_stops_the_study(sqlite_farm: Farm) -> None:
+    farm = sqlite_farm
+    raising = {str(number): 9 for number in range(2, 12)}
+    submit(farm, {"trials": 12, "max_consecutive_failures": 3}, raising=raising)
+    farm.worker()
+    farm.leave()
+    assert states(farm) == ["COMPLETE"] * 2 + ["FAIL"] * 3
+    reason = "the last 3 trials failed alike: exception: RuntimeError: bad luck"
+    assert farm.query("SELECT state, reason FROM hpo_studies") == [("stopped", reason)]
+
+
+@pytest.mark.parametrize(
+    ("fact", "words"),
+    [
+        ("data", "data fingerprint"),
+        ("builder", "builder source"),
+        ("optuna", "Optuna major version"),
+        ("keras", "Keras major version"),
+    ],
+)
+def test_a_worker_that_does_not_fit_refuses_to_join(
+    sqlite_farm: Farm, fact: str, words: str
+) -> None:
+    farm = sqlite_farm
+    here = getattr(FACTS, fact)
+    farm.submit(fake_spec(), dataclasses.replace(FACTS, **{fact: "another"}))
+    worker = farm.worker()
+    _, errors = worker.communicate(timeout=60)
+    assert worker.returncode == 2
+    assert f"{words}: the study has another, here it is {here}" in errors
+    assert errors.count("the study has") == 1
+    assert farm.query("SELECT count(*) FROM trials") == [(0,)]
+    assert farm.query("SELECT DISTINCT state FROM hpo_slots") == [("free",)]

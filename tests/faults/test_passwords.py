@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import threading
@@ -226,8 +225,9 @@ def test_row_22_processes_get_it_through_the_environment_alone(
     from hpo.launch.local import LaunchOptions, LocalWorkers
 
     storage = f"postgresql://u:{WORD}@127.0.0.1:9/d"
+    before = set(psutil.Process().children())
     with LocalWorkers(LaunchOptions("small", storage, tmp_path, str(tmp_path), 1, 30.0, None)):
-        children = psutil.Process(os.getpid()).children()
-        [child] = [each for each in children if "--with-parent" in each.cmdline()]
+        [child] = set(psutil.Process().children()) - before
+        assert "--with-parent" in child.cmdline()
         assert child.environ()["HPO_STORAGE"] == storage
         assert WORD not in " ".join(child.cmdline())

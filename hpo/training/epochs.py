@@ -21,6 +21,7 @@ from tensorflow.python.framework.ops import gradient_registry
 
 from hpo.data.tensors import as_tensor
 from hpo.training.augment import Augmentation
+from hpo.training.grappler import calling_with, optimizer_options
 from hpo.training.seeding import assign_seeds, seed_generators
 
 # Arrays with a first axis of rows; the features may be several by name.
@@ -155,10 +156,15 @@ def _epoch_function(
         # As in `fit`: a step's own logs stand only where they are not the model's metrics.
         return _numbers(model._get_metrics_result_or_logs(logs))
 
-    epoch: _Epoch = tf.function(
-        all_batches, input_signature=[tf.TensorSpec([rows], tf.int32)], autograph=False
-    ).get_concrete_function()
-    return epoch
+    epoch = _traced(all_batches, tf.TensorSpec([rows], tf.int32), False)
+    options = optimizer_options()
+
+    def run(order: tf.Tensor) -> dict[str, tf.Tensor]:
+        with calling_with(options):
+            logs: dict[str, tf.Tensor] = epoch(order)
+        return logs
+
+    return run
 
 
 def _step_function(

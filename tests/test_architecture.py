@@ -53,6 +53,7 @@ KERAS_MODULES = {
     "hpo.training.reuse",
     "hpo.training.seeding",
     "hpo.training.trial",
+    "hpo.training.updates",
 }
 HEAVY = {"keras", "tensorflow", "keras_tuner"}
 

@@ -23,6 +23,7 @@ from hpo.data.tensors import as_tensor
 from hpo.training.augment import Augmentation
 from hpo.training.grappler import calling_with, optimizer_options
 from hpo.training.seeding import assign_seeds, seed_generators
+from hpo.training.updates import short_updates
 
 # Arrays with a first axis of rows; the features may be several by name.
 _Arrays = tuple[Any, ...]
@@ -60,7 +61,8 @@ class EpochRunner:
         # What is traced now draws from it, also when Keras has made another one since.
         self._unnamed = global_seed_generator()
         _build(model, train, batch_size)
-        self._train = _epoch_function(model, model.train_step, train, batch_size, augment)
+        with short_updates(model.optimizer):
+            self._train = _epoch_function(model, model.train_step, train, batch_size, augment)
         self._evaluate = _evaluation(model, validation, batch_size)
 
     def seed(self, seed: int, epoch: int) -> None:
@@ -144,6 +146,8 @@ def _epoch_function(
             logs: dict[str, tf.Tensor] = traced(order[start : tf.minimum(start + batch_size, rows)])
             return logs
 
+        if steps == 1:
+            return _numbers(model._get_metrics_result_or_logs(traced(order)))
         outputs = traced.structured_outputs
         no_logs = {name: tf.zeros([], log.dtype) for name, log in outputs.items()}
         _, logs = tf.while_loop(

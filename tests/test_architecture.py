@@ -46,12 +46,14 @@ KERAS_MODULES = {
     "hpo.training.compiling",
     "hpo.training.epochs",
     "hpo.training.freeing",
+    "hpo.training.grappler",
     "hpo.training.own_fit",
     "hpo.training.preflight",
     "hpo.training.replay",
     "hpo.training.reuse",
     "hpo.training.seeding",
     "hpo.training.trial",
+    "hpo.training.updates",
 }
 HEAVY = {"keras", "tensorflow", "keras_tuner"}
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import math
+import threading
+from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -13,13 +16,21 @@ from hpo.spec.models import Objective
 from hpo.training.channel import Attachment
 from hpo.training.progress import Progress
 
+# The figure of the trial before, for each thread that draws.
+_kept = threading.local()
+
 
 def draw_curve(progress: Progress, objective: Objective, title: str) -> tuple[Attachment, ...]:
     """`learning-curve.png` and `history.csv`; none without an epoch."""
     if not progress.history:
         return ()
     picture = io.BytesIO()
-    _draw(progress, objective, title).savefig(picture, format="png")
+    _draw(progress, objective, title).savefig(
+        # Every trial waits for its picture, and a larger file hurts nobody.
+        picture,
+        format="png",
+        pil_kwargs={"compress_level": 1},
+    )
     return (
         Attachment("learning-curve.png", picture.getvalue()),
         Attachment("history.csv", _table(progress).encode()),
@@ -36,20 +47,54 @@ def _table(progress: Progress) -> str:
 
 
 def _draw(progress: Progress, objective: Objective, title: str) -> Figure:
+    curves = _curves_for(progress, objective)
+    epochs = range(1, progress.epoch + 1)
+    for name, line in curves.lines:
+        # A HyperModel's own `fit` may change the metrics on the way.
+        line.set_data(epochs, [logs.get(name, math.nan) for logs in progress.history])
+    if curves.best is not None:
+        curves.best.set_xdata([progress.best_epoch, progress.best_epoch])
+    for axes in curves.figure.axes:
+        axes.relim()
+        axes.autoscale()
+    curves.title.set_text(title)
+    return curves.figure
+
+
+@dataclass(frozen=True)
+class _Curves:
+    """A figure whose lines take the next trial's data: its axes and ticks are half of the work."""
+
+    figure: Figure
+    names: tuple[str, ...]
+    lines: list[tuple[str, Any]]
+    best: Any
+    title: Any
+
+
+def _curves_for(progress: Progress, objective: Objective) -> _Curves:
+    names = (objective.metric, *progress.history[0])
+    kept: _Curves | None = getattr(_kept, "curves", None)
+    if kept is None or kept.names != names:
+        kept = _kept.curves = _new_curves(progress, objective, names)
+    return kept
+
+
+def _new_curves(progress: Progress, objective: Objective, names: tuple[str, ...]) -> _Curves:
     figure = Figure(figsize=(8, 3.2), dpi=100)
     FigureCanvasAgg(figure)
-    # Every trial waits for its picture: a layout that is reckoned would take as long again.
+    # A layout that is reckoned would take as long again.
     margins = {"left": 0.09, "right": 0.98, "bottom": 0.16, "top": 0.88, "wspace": 0.25}
     left, right = figure.subplots(1, 2, gridspec_kw=margins)
     metric = objective.metric.removeprefix("val_")
     other = metric if metric != "loss" else _first_metric(progress)
-    for axes, name in ((left, "loss"), (right, other)):
-        _curve(axes, progress, name)
+    lines = _lines(left, progress, "loss") + _lines(right, progress, other)
+    best = None
     if metric != "loss":
-        right.axvline(progress.best_epoch, color="0.6", linestyle=":", label="best epoch")
+        best = right.axvline(1, color="0.6", linestyle=":", label="best epoch")
+    # Where it hides least is found anew with each drawing.
     right.legend()
-    figure.suptitle(title, fontsize=10)
-    return figure
+    return _Curves(figure, names, lines, best, figure.suptitle("", fontsize=10))
 
 
 def _first_metric(progress: Progress) -> str:
@@ -57,13 +102,13 @@ def _first_metric(progress: Progress) -> str:
     return next((name for name in names if name != "loss"), "loss")
 
 
-def _curve(axes: object, progress: Progress, name: str) -> None:
-    epochs = range(1, progress.epoch + 1)
+def _lines(axes: Any, progress: Progress, name: str) -> list[tuple[str, Any]]:
+    lines = []
     for key, words in ((name, "train"), (f"val_{name}", "validation")):
         if key in progress.history[0]:
-            # A HyperModel's own `fit` may change the metrics on the way.
-            values = [logs.get(key, math.nan) for logs in progress.history]
-            axes.plot(epochs, values, marker=".", label=words)  # type: ignore[attr-defined]
-    axes.set_xlabel("epoch")  # type: ignore[attr-defined]
-    axes.set_ylabel(name)  # type: ignore[attr-defined]
-    axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[attr-defined]
+            (line,) = axes.plot([], [], marker=".", label=words)
+            lines.append((key, line))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(name)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    return lines

@@ -21,7 +21,9 @@ from tensorflow.python.framework.ops import gradient_registry
 
 from hpo.data.tensors import as_tensor
 from hpo.training.augment import Augmentation
+from hpo.training.grappler import calling_with, optimizer_options
 from hpo.training.seeding import assign_seeds, seed_generators
+from hpo.training.updates import short_updates
 
 # Arrays with a first axis of rows; the features may be several by name.
 _Arrays = tuple[Any, ...]
@@ -59,7 +61,8 @@ class EpochRunner:
         # What is traced now draws from it, also when Keras has made another one since.
         self._unnamed = global_seed_generator()
         _build(model, train, batch_size)
-        self._train = _epoch_function(model, model.train_step, train, batch_size, augment)
+        with short_updates(model.optimizer):
+            self._train = _epoch_function(model, model.train_step, train, batch_size, augment)
         self._evaluate = _evaluation(model, validation, batch_size)
 
     def seed(self, seed: int, epoch: int) -> None:
@@ -143,6 +146,8 @@ def _epoch_function(
             logs: dict[str, tf.Tensor] = traced(order[start : tf.minimum(start + batch_size, rows)])
             return logs
 
+        if steps == 1:
+            return _numbers(model._get_metrics_result_or_logs(traced(order)))
         outputs = traced.structured_outputs
         no_logs = {name: tf.zeros([], log.dtype) for name, log in outputs.items()}
         _, logs = tf.while_loop(
@@ -155,10 +160,15 @@ def _epoch_function(
         # As in `fit`: a step's own logs stand only where they are not the model's metrics.
         return _numbers(model._get_metrics_result_or_logs(logs))
 
-    epoch: _Epoch = tf.function(
-        all_batches, input_signature=[tf.TensorSpec([rows], tf.int32)], autograph=False
-    ).get_concrete_function()
-    return epoch
+    epoch = _traced(all_batches, tf.TensorSpec([rows], tf.int32), False)
+    options = optimizer_options()
+
+    def run(order: tf.Tensor) -> dict[str, tf.Tensor]:
+        with calling_with(options):
+            logs: dict[str, tf.Tensor] = epoch(order)
+        return logs
+
+    return run
 
 
 def _step_function(

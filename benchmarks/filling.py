@@ -35,8 +35,13 @@ def value_of(params: dict[str, float]) -> float:
     return -sum((value - 0.3) ** 2 for value in params.values())
 
 
-def fill(database: Database, study_id: int, count: int, *, slots: bool = True) -> None:
-    """Adds `count` complete trials; with `slots` they take the study's first slots."""
+def fill(
+    database: Database, study_id: int, count: int, *, slots: bool = True, rungs: bool = False
+) -> None:
+    """Adds `count` complete trials; with `slots` they take the study's first slots.
+
+    With `rungs` they have the marks that successive halving leaves at epochs 1, 3 and 9.
+    """
 
     def work(connection: sa.Connection) -> None:
         first = _insert_trials(connection, study_id, count)
@@ -44,6 +49,8 @@ def fill(database: Database, study_id: int, count: int, *, slots: bool = True) -
         _insert_params(connection, filled)
         _insert_values(connection, filled)
         _insert_attributes(connection, filled)
+        if rungs:
+            _insert_marks(connection, study_id, first)
         if slots:
             _end_slots(connection, study_id, first, count)
 
@@ -118,6 +125,22 @@ def _insert_attributes(connection: sa.Connection, filled: str) -> None:
             ),
             {"value": json.dumps(value)},
         )
+
+
+def _insert_marks(connection: sa.Connection, study_id: int, first: int) -> None:
+    report, attr = t.trial_intermediate_values.c, t.trial_system_attributes
+    for rung in range(3):
+        marks = (
+            sa.select(
+                report.trial_id,
+                sa.literal(f"completed_rung_{rung}"),
+                sa.cast(report.intermediate_value, sa.Text().with_variant(sa.CHAR(40), "mysql")),
+            )
+            .join(t.trials, t.trials.c.trial_id == report.trial_id)
+            .where(t.trials.c.study_id == study_id, t.trials.c.trial_id >= first)
+            .where(report.step == 3**rung)
+        )
+        connection.execute(attr.insert().from_select(["trial_id", "key", "value_json"], marks))
 
 
 def _end_slots(connection: sa.Connection, study_id: int, first: int, count: int) -> None:

@@ -64,7 +64,8 @@ def new_study(url: str, filled: int, sampler: str = "tpe", pruner: str = "none")
         create_schema(database)
         name = f"storage-{time.time_ns()}"
         record = create_study(database, make_spec(name, filled + _SPARE, sampler, pruner), _FACTS)
-        fill(database, record.study_id, filled)
+        rungs = pruner in ("hyperband", "successive_halving")
+        fill(database, record.study_id, filled, rungs=rungs)
     return name
 
 

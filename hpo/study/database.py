@@ -48,6 +48,7 @@ EMBEDDED = "embedded"
 EMBEDDED_FOLDER = "hpo-postgresql"
 _EXTRAS = {"mysql": "'keras-hpo[mysql]'"}
 _BUSY_SECONDS = 60
+_ALONE: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"}
 # A connection whose other end has gone without a word is given up after some seconds, not hours.
 _POSTGRESQL_OPTIONS = {
     "connect_timeout": 5,
@@ -161,6 +162,7 @@ class Database:
         self.patience = patience
         self._hurry = hurry or threading.Event()
         self.engine = make_engine(url, create=create)
+        self._reading = {"hpo_read_only": True} | (_ALONE if self.dialect == "postgresql" else {})
 
     def __repr__(self) -> str:
         return f"Database({masked(self.url)!r})"
@@ -171,10 +173,14 @@ class Database:
         return self.engine.dialect.name
 
     def read(self, work: Work[T], patience: float | None = None) -> T:
-        """Runs `work` in a transaction that takes no write lock."""
+        """Runs `work` in a transaction that takes no write lock.
+
+        On PostgreSQL, where each statement sees the database anew in any case, without BEGIN and
+        COMMIT: each of them would wait for the server like a statement.
+        """
 
         def attempt() -> T:
-            connection = self.engine.connect().execution_options(hpo_read_only=True)
+            connection = self.engine.connect().execution_options(**self._reading)
             with connection, connection.begin():
                 return work(connection)
 
@@ -185,6 +191,16 @@ class Database:
 
         def attempt() -> T:
             with self.engine.begin() as connection:
+                return work(connection)
+
+        return self._patiently(attempt, self.patience if patience is None else patience)
+
+    def write_at_once(self, work: Work[T], patience: float | None = None) -> T:
+        """As `write`, for work that is one single statement: it commits by itself."""
+
+        def attempt() -> T:
+            connection = self.engine.connect().execution_options(**_ALONE)
+            with connection, connection.begin():
                 return work(connection)
 
         return self._patiently(attempt, self.patience if patience is None else patience)

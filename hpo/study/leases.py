@@ -23,7 +23,14 @@ from hpo.study import tables as t
 from hpo.study.claims import find_slot, has_slots, next_number
 from hpo.study.database import Database
 from hpo.study.studies import RUNNING, STOPPED
-from hpo.study.writes import TrialWrites, apply_writes, stored_value, upsert
+from hpo.study.writes import (
+    TrialWrites,
+    apply_writes,
+    report_parameters,
+    report_under,
+    stored_value,
+    upsert,
+)
 
 __all__ = ["MOST_LOST", "Lease", "NoSlot", "Outcome", "Slots", "TrialWrites", "release_worker"]
 
@@ -47,7 +54,18 @@ _RENEW = (
     )
     .values(expires_at=t.clock() + sa.bindparam("seconds", type_=sa.Double))
 )
+# Optuna numbers trials under a lock on the study's row; claims must queue with it.
+_LOCK_STUDY = (
+    sa.select(
+        t.hpo_studies.c.state,
+        sa.func.coalesce(t.hpo_studies.c.deadline < t.clock(), sa.false()).label("late"),
+    )
+    .join(t.studies, t.studies.c.study_id == t.hpo_studies.c.study_id)
+    .where(t.studies.c.study_id == sa.bindparam("study"))
+    .with_for_update()
+)
 _RENEW_ALIVE = _RENEW.values(lost=0)
+_REPORT_ALONE = report_under(_RENEW_ALIVE)
 
 
 @dataclass(frozen=True)
@@ -164,6 +182,9 @@ class Slots:
             LeaseLostError: Another worker owns the slot; nothing was written.
         """
 
+        if outcome is None and self._reported(lease, writes, patience):
+            return
+
         def work(connection: sa.Connection) -> None:
             if self._fence(connection, lease, alive=bool(writes.values)):
                 apply_writes(connection, lease.trial_id, writes)
@@ -171,6 +192,21 @@ class Slots:
                     self._finish(connection, lease, outcome)
 
         self.database.write(work, patience)
+
+    def _reported(self, lease: Lease, writes: TrialWrites, patience: float | None) -> bool:
+        """Writes a report that comes alone, which most writes are; False when it is none.
+
+        One statement renews the lease and writes: the server is waited for once, not four times.
+        """
+        if self.database.dialect != "postgresql" or not writes.is_one_report:
+            return False
+        ((step, value),) = writes.values.items()
+        asked = self._renewal(lease) | report_parameters(lease.trial_id, step, value)
+        written = self.database.write_at_once(
+            lambda connection: connection.execute(_REPORT_ALONE, asked).rowcount, patience
+        )
+        # Otherwise the lease is gone, and the longer way tells how.
+        return bool(written == 1)
 
     def record_failure(self, lease: Lease, kind: str, allowed: int) -> bool:
         """Counts a failed attempt; True when the slot was given back for another one.
@@ -260,14 +296,10 @@ class Slots:
         return NoSlot.STOPPED
 
     def _lock_study(self, connection: sa.Connection) -> Any:
-        # Optuna numbers trials under a lock on the study's row; claims must queue with it.
-        study = t.studies.c.study_id == self.study_id
-        query = sa.select(t.studies.c.study_id).where(study).with_for_update()
-        if connection.execute(query).one_or_none() is None:
+        study = connection.execute(_LOCK_STUDY, {"study": self.study_id}).one_or_none()
+        if study is None:
             raise StudyNotFoundError("the study was deleted from the database; submit it again")
-        late = sa.func.coalesce(t.hpo_studies.c.deadline < t.clock(), sa.false()).label("late")
-        state = sa.select(t.hpo_studies.c.state, late)
-        return connection.execute(state.where(t.hpo_studies.c.study_id == self.study_id)).one()
+        return study
 
     def _create_trial(self, connection: sa.Connection) -> tuple[int, int]:
         number = next_number(connection, self.study_id)
@@ -292,19 +324,22 @@ class Slots:
         Args:
             alive: Leases that were lost before count no more.
         """
-        own = {
-            "its_study": self.study_id,
-            "its_slot": lease.slot,
-            "its_token": lease.token,
-            "seconds": self.lease_seconds,
-        }
-        if connection.execute(_RENEW_ALIVE if alive else _RENEW, own).rowcount == 1:
+        renewed = connection.execute(_RENEW_ALIVE if alive else _RENEW, self._renewal(lease))
+        if renewed.rowcount == 1:
             return True
         if self._stands_at(connection, lease, "done"):
             return False
         raise LeaseLostError(
             f"the lease on slot {lease.slot} (trial {lease.number}) ran out and was taken over"
         )
+
+    def _renewal(self, lease: Lease) -> dict[str, Any]:
+        return {
+            "its_study": self.study_id,
+            "its_slot": lease.slot,
+            "its_token": lease.token,
+            "seconds": self.lease_seconds,
+        }
 
     def _stands_at(self, connection: sa.Connection, lease: Lease, state: str) -> bool:
         """Whether nobody has claimed the slot since and it is in that state."""

@@ -14,9 +14,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.study import tables as t
 
-__all__ = ["parsed_distribution", "read_new_trial", "read_sampled", "read_trials"]
+__all__ = ["INFINITE", "parsed_distribution", "read_new_trial", "read_sampled", "read_trials"]
 
-_INFINITE = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}
+# What databases have no number for, by the words in Optuna's columns.
+INFINITE = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}
 # Drivers limit how many values one statement may carry.
 _CHUNK = 500
 
@@ -123,7 +124,7 @@ def _with_params(connection: sa.Connection, trial_ids: Sequence[int]) -> dict[in
     for row in connection.execute(_TRIALS, {"ids": trial_ids}):
         trial = found[row.trial_id] = _bare(row)
         if row.value_type is not None:
-            trial.values = [_INFINITE.get(row.value_type, row.value)]
+            trial.values = [INFINITE.get(row.value_type, row.value)]
     for trial_id, name, value, text in connection.execute(_PARAMS, {"ids": trial_ids}):
         distribution = parsed_distribution(text)
         trial = found[trial_id]
@@ -134,7 +135,7 @@ def _with_params(connection: sa.Connection, trial_ids: Sequence[int]) -> dict[in
 
 def _add_reports(found: dict[int, FrozenTrial], rows: sa.CursorResult[Any]) -> None:
     for row in rows:
-        value = _INFINITE.get(row.intermediate_value_type, row.intermediate_value)
+        value = INFINITE.get(row.intermediate_value_type, row.intermediate_value)
         found[row.trial_id].intermediate_values[row.step] = value
 
 

@@ -28,8 +28,9 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.errors import BuilderError
 from hpo.study import tables as t
 from hpo.study.database import Database, T, Work
+from hpo.study.history import History
 from hpo.study.leases import Lease, Outcome, Slots
-from hpo.study.reading import parsed_distribution, read_new_trial
+from hpo.study.reading import parsed_distribution, read_new_trial, read_trials
 from hpo.study.studies import StudyRecord
 from hpo.study.trials import AllTrials, WindowTrials
 from hpo.study.writes import TrialWrites, upsert
@@ -46,6 +47,8 @@ class StudyStorage(BaseStorage):
         self._record = record
         self._trials = AllTrials(database, record.study_id)
         self._window: WindowTrials | None = None
+        self._history = History(self._read, record)
+        self._best: FrozenTrial | None = None
         # Seconds that a read waits for a database that is away; None: as long as the database.
         self.read_patience: float | None = None
         self._lease: Lease | None = None
@@ -185,12 +188,39 @@ class StudyStorage(BaseStorage):
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
+        # Not the one that is written to: Optuna's pruners write while they look.
+        own = copy.deepcopy(self._trial)
         trials = [
-            self._trial if self._trial and self._trial._trial_id == trial._trial_id else trial
+            own if own is not None and own._trial_id == trial._trial_id else trial
             for trial in self._trials.refreshed(states, self.read_patience)
         ]
         found = [trial for trial in trials if states is None or trial.state in states]
         return copy.deepcopy(found) if deepcopy else found
+
+    @property
+    def history(self) -> History:
+        """What the pruners of this project ask of the other trials."""
+        return self._history
+
+    def get_best_trial(self, study_id: int) -> FrozenTrial:
+        found = self._history.best_complete()
+        if found is None:
+            raise ValueError("No trials are completed yet.")
+        number, _ = found
+        if self._best is None or self._best.number != number:
+            key = self.get_trial_id_from_study_id_trial_number(study_id, number)
+            self._best = self._read(lambda connection: read_trials(connection, [key]))[0]
+        return self._best
+
+    def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
+        trial = t.trials.c
+        query = sa.select(trial.trial_id).where(
+            trial.study_id == study_id, trial.number == trial_number
+        )
+        found = self._read(lambda connection: connection.execute(query).scalar_one_or_none())
+        if found is None:
+            raise KeyError(f"study {study_id} has no trial {trial_number}")
+        return int(found)
 
     def sampled_trials(self, recent: int) -> list[FrozenTrial]:
         """Complete, pruned and running trials of the TPE sampler's window; not to be changed.

@@ -138,6 +138,13 @@ def _sampler_class(name: str) -> type[Any]:
 def _pruner_class(name: str) -> type[Any]:
     import optuna
 
+    from hpo.study import pruners
+
+    # Those that read the study; the others look at their own trial only, or at the best one.
+    ours: type[Any] | None = getattr(pruners, f"History{_PRUNERS[name]}", None)
+    if ours is not None:
+        return ours
+
     return getattr(optuna.pruners, _PRUNERS[name])  # type: ignore[no-any-return]
 
 

@@ -2,53 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Sequence
 
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.study import tables as t
 from hpo.study.database import Database
+from hpo.study.looks import OPEN, Seen
 from hpo.study.reading import read_sampled, read_trials
 from hpo.study.window import BEST, best_of
 
 __all__ = ["AllTrials", "WindowTrials"]
 
-_OPEN = (TrialState.RUNNING, TrialState.WAITING)
 _SAMPLED = ("COMPLETE", "PRUNED")
-# Drivers limit how many values one statement may carry.
-_CHUNK = 500
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """How far the trials of a study are known.
-
-    Attributes:
-        last: Every trial up to this key has been seen. Trials are numbered under a lock on the
-            study, so none with a smaller key appears later.
-        open: Those of them that had not ended, with their states.
-    """
-
-    last: int = 0
-    open: Mapping[int, TrialState] = field(default_factory=dict)
-
-    def look(self, connection: sa.Connection, study_id: int) -> tuple[_Seen, list[int]]:
-        """What is known after another look, and the keys of the trials that have ended since."""
-        trial = t.trials.c
-        query = sa.select(trial.trial_id, trial.state)
-        rows = list(
-            connection.execute(query.where(trial.study_id == study_id, trial.trial_id > self.last))
-        )
-        known = list(self.open)
-        for start in range(0, len(known), _CHUNK):
-            again = query.where(trial.trial_id.in_(known[start : start + _CHUNK]))
-            rows += connection.execute(again)
-        states = {trial_id: TrialState[state] for trial_id, state in rows}
-        still = {i: state for i, state in sorted(states.items()) if state in _OPEN}
-        ended = sorted(states.keys() - still.keys())
-        return _Seen(max([self.last, *states]), still), ended
 
 
 class AllTrials:
@@ -61,7 +28,7 @@ class AllTrials:
         self._database = database
         self._study_id = study_id
         self._finished: dict[int, FrozenTrial] = {}
-        self._seen = _Seen()
+        self._seen = Seen()
 
     def load(self, trial_id: int) -> FrozenTrial:
         """One trial. Raises KeyError when there is none of that key."""
@@ -85,7 +52,7 @@ class AllTrials:
     ) -> list[FrozenTrial]:
         """Keeps what has finished since and returns what is unfinished and in `states`."""
         seen, ended = self._seen.look(connection, self._study_id)
-        news = read_trials(connection, ended)
+        news = read_trials(connection, list(ended))
         wanted = [i for i, state in seen.open.items() if states is None or state in states]
         unfinished = read_trials(connection, wanted)
         # All at once at the end: a look that the database breaks off is repeated.
@@ -105,7 +72,7 @@ class WindowTrials:
         self._study_id = study_id
         self.recent = recent
         self._maximize = maximize
-        self._seen: _Seen | None = None
+        self._seen: Seen | None = None
         self._best: list[FrozenTrial] = []
         self._recent: list[FrozenTrial] = []
 
@@ -119,7 +86,8 @@ class WindowTrials:
             seen = self._joined(connection)
             ended = self._chosen(connection, seen.last)
         else:
-            seen, ended = self._seen.look(connection, self._study_id)
+            seen, states = self._seen.look(connection, self._study_id)
+            ended = list(states)
         running = [i for i, state in seen.open.items() if state is TrialState.RUNNING]
         wanted = {*ended, *running} - {without}
         news = {_key(trial): trial for trial in read_sampled(connection, sorted(wanted))}
@@ -138,16 +106,16 @@ class WindowTrials:
             known = {_key(trial): trial for trial in [*self._recent, *news]}
             self._recent = [known[i] for i in sorted(known)[-self.recent :]]
 
-    def _joined(self, connection: sa.Connection) -> _Seen:
+    def _joined(self, connection: sa.Connection) -> Seen:
         """All that is there counts as seen, before the first choice is made among it."""
         trial = t.trials.c
         ours = trial.study_id == self._study_id
         last = connection.execute(sa.select(sa.func.max(trial.trial_id)).where(ours)).scalar_one()
         query = sa.select(trial.trial_id, trial.state).where(
-            ours, trial.state.in_([state.name for state in _OPEN])
+            ours, trial.state.in_([state.name for state in OPEN])
         )
         states = {trial_id: TrialState[state] for trial_id, state in connection.execute(query)}
-        return _Seen(last or 0, states)
+        return Seen(last or 0, states)
 
     def _chosen(self, connection: sa.Connection, last: int) -> list[int]:
         """Keys of finished trials among which are those of the window."""

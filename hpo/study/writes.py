@@ -26,13 +26,20 @@ class TrialWrites:
     def __bool__(self) -> bool:
         return bool(self.params or self.values or self.user_attrs or self.system_attrs)
 
+    @property
+    def is_one_report(self) -> bool:
+        others = self.params or self.user_attrs or self.system_attrs
+        return len(self.values) == 1 and not others
+
 
 def upsert(
     connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]], keys: Sequence[str]
 ) -> None:
     """Inserts rows; a row whose `keys` exist is overwritten."""
     others = tuple(name for name in rows[0] if name not in keys)
-    connection.execute(_upsert(connection.dialect.name, table, tuple(keys), others), list(rows))
+    statement = _upsert(connection.dialect.name, table, tuple(keys), others)
+    # A list, even of one row, goes the longer way of many.
+    connection.execute(statement, list(rows) if len(rows) > 1 else rows[0])
 
 
 @lru_cache(maxsize=256)
@@ -43,11 +50,12 @@ def _upsert(
     if dialect == "mysql":
         from sqlalchemy.dialects import mysql
 
-        into = mysql.insert(table)
+        into = mysql.insert(table).inline()
         return into.on_duplicate_key_update({name: into.inserted[name] for name in others})
     from sqlalchemy.dialects import postgresql, sqlite
 
-    onto = (postgresql.insert if dialect == "postgresql" else sqlite.insert)(table)
+    # Inline: nobody asks for the keys of the new rows.
+    onto = (postgresql.insert if dialect == "postgresql" else sqlite.insert)(table).inline()
     return onto.on_conflict_do_update(
         index_elements=list(keys), set_={name: onto.excluded[name] for name in others}
     )
@@ -71,6 +79,38 @@ def apply_writes(connection: sa.Connection, trial_id: int, writes: TrialWrites) 
                 for key, value in attrs.items()
             ]
             upsert(connection, table, rows, ("trial_id", "key"))
+
+
+def report_under(fence: sa.Update) -> sa.Insert:
+    """The statement that writes one report if `fence` touches its row; PostgreSQL only.
+
+    Its parameters are those of the fence and of `report_parameters`.
+    """
+    from sqlalchemy.dialects import postgresql
+
+    table = t.trial_intermediate_values
+    renewed = fence.returning(sa.literal(1)).cte("renewed")
+    columns = ("trial_id", "step", "intermediate_value", "intermediate_value_type")
+    row = sa.select(*(_typed(table.c[name]) for name in columns)).select_from(renewed)
+    report = postgresql.insert(table).inline().add_cte(renewed).from_select(columns, row)
+    written = report.on_conflict_do_update(
+        index_elements=["trial_id", "step"],
+        set_={name: report.excluded[name] for name in columns[2:]},
+    )
+    # Of an INSERT SQLAlchemy would forget it.
+    return written.execution_options(preserve_rowcount=True)
+
+
+def _typed(column: sa.Column[Any]) -> sa.Cast[Any]:
+    # Cast, because in a SELECT nothing else says what type a parameter has. And named unlike any
+    # column: SQLAlchemy would have the fence set a column of its table that is called the same.
+    return sa.cast(sa.bindparam(f"its_{column.name}", type_=column.type), column.type)
+
+
+def report_parameters(trial_id: int, step: int, value: float) -> dict[str, Any]:
+    """What `report_under` takes beside the fence's parameters."""
+    row = _intermediate(trial_id, step, value)
+    return {f"its_{name}": each for name, each in row.items()}
 
 
 def _intermediate(trial_id: int, step: int, value: float) -> dict[str, Any]:

@@ -185,11 +185,10 @@ class Attempt:
         value = self._best_value()
         if value is None:
             return False
-        complete = self._study.get_trials(False, states=(optuna.trial.TrialState.COMPLETE,))
-        values = [trial.value for trial in complete if trial.value is not None]
-        if self._spec.objective.direction == "maximize":
-            return value > max(values, default=-math.inf)
-        return value < min(values, default=math.inf)
+        best = self._storage.history.best_complete()
+        if best is None:
+            return True
+        return value > best[1] if self._spec.objective.direction == "maximize" else value < best[1]
 
     def _best_value(self) -> float | None:
         """The best epoch's value, however the trial has ended."""

@@ -78,6 +78,8 @@ def short_updates(optimizer: Any) -> Iterator[None]:
 
 def _are_plain(grads: Sequence[Any], variables: Sequence[Any]) -> bool:
     """Whether all is dense, float32 and on one device, as what stands here takes for granted."""
+    if not all(isinstance(variable, keras.Variable) for variable in variables):
+        return False
     kinds = {keras.backend.standardize_dtype(variable.dtype) for variable in variables}
     dense = all(isinstance(gradient, tf.Tensor) for gradient in grads)
     return dense and kinds == {"float32"} and not tf.distribute.has_strategy()

@@ -62,6 +62,22 @@ def test_another_precision(name: str) -> None:
     check_equal(trained(name, {}, True, "float64"), trained(name, {}, False, "float64"))
 
 
+@pytest.mark.parametrize("name", ["Adam", "SGD"])
+def test_tensorflow_variables(name: str) -> None:
+    """As a `train_step` of the user's may hand them over."""
+    import keras
+    import tensorflow as tf
+
+    from hpo.training.updates import short_updates
+
+    variable = keras.Variable([1.0, 2.0])
+    optimizer = getattr(keras.optimizers, name)(learning_rate=0.1)
+    optimizer.build([variable])
+    with short_updates(optimizer):
+        optimizer.apply([tf.constant([1.0, -1.0])], [variable.value])
+    np.testing.assert_allclose(variable, [0.9, 2.1], atol=1e-6)
+
+
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_dense_layers(name: str, options: dict[str, Any]) -> None:
     check_equal(epochs(name, options, short=True), epochs(name, options, short=False))

@@ -53,7 +53,6 @@ KERAS_MODULES = {
     "hpo.training.reuse",
     "hpo.training.seeding",
     "hpo.training.trial",
-    "hpo.training.updates",
 }
 HEAVY = {"keras", "tensorflow", "keras_tuner"}
 

@@ -23,7 +23,6 @@ from hpo.data.tensors import as_tensor
 from hpo.training.augment import Augmentation
 from hpo.training.grappler import calling_with, optimizer_options
 from hpo.training.seeding import assign_seeds, seed_generators
-from hpo.training.updates import short_updates
 
 # Arrays with a first axis of rows; the features may be several by name.
 _Arrays = tuple[Any, ...]
@@ -61,8 +60,7 @@ class EpochRunner:
         # What is traced now draws from it, also when Keras has made another one since.
         self._unnamed = global_seed_generator()
         _build(model, train, batch_size)
-        with short_updates(model.optimizer):
-            self._train = _epoch_function(model, model.train_step, train, batch_size, augment)
+        self._train = _epoch_function(model, model.train_step, train, batch_size, augment)
         self._evaluate = _evaluation(model, validation, batch_size)
 
     def seed(self, seed: int, epoch: int) -> None:

@@ -16,6 +16,9 @@ __all__ = ["find_slot", "has_slots", "next_number"]
 
 _CLAIMED = ("slot", "state", "token", "worker", "trial_id", "number", "lost")
 _OPEN = ("free", "leased")
+# Written out and not sent as parameters: PostgreSQL plans a statement that comes often without
+# looking at these, and then does not know that few slots are free or leased.
+_FREE, _LEASED = (sa.literal_column(f"'{state}'", sa.String) for state in _OPEN)
 
 
 def find_slot(connection: sa.Connection, study_id: int, worker: str) -> Any:
@@ -49,16 +52,16 @@ def _slots(*conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
 def _begun() -> sa.Select[Any]:
     slot = t.hpo_slots.c
     # A worker has one lease at most: its own is a claim whose answer got lost.
-    own = sa.and_(slot.state == "leased", slot.worker == sa.bindparam("claimer"))
+    own = sa.and_(slot.state == _LEASED, slot.worker == sa.bindparam("claimer"))
     expired = slot.expires_at < t.clock()
-    free = sa.or_(slot.state == "free", own, expired)
-    found = _slots(slot.state.in_(_OPEN), slot.trial_id.is_not(None), free)
+    free = sa.or_(slot.state == _FREE, own, expired)
+    found = _slots(slot.state.in_((_FREE, _LEASED)), slot.trial_id.is_not(None), free)
     return found.order_by(sa.case((own, 0), else_=1), slot.slot).with_for_update(skip_locked=True)
 
 
 _BEGUN = _begun()
 _NEW = (
-    _slots(t.hpo_slots.c.state == "free", t.hpo_slots.c.trial_id.is_(None))
+    _slots(t.hpo_slots.c.state == _FREE, t.hpo_slots.c.trial_id.is_(None))
     # All alike in trial_id: it says to PostgreSQL's planner that the index has this order. By slot
     # alone it would go through the primary key, past every slot that is done.
     .order_by(t.hpo_slots.c.trial_id, t.hpo_slots.c.slot)
@@ -68,7 +71,7 @@ _ANY = (
     sa.select(t.hpo_slots.c.slot)
     .where(
         t.hpo_slots.c.study_id == sa.bindparam("study"),
-        t.hpo_slots.c.state.in_(sa.bindparam("states", expanding=True)),
+        t.hpo_slots.c.state.in_(sa.bindparam("states", expanding=True, literal_execute=True)),
     )
     .limit(1)
 )

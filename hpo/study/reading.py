@@ -14,12 +14,21 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.study import tables as t
 
-__all__ = ["INFINITE", "parsed_distribution", "read_new_trial", "read_sampled", "read_trials"]
+__all__ = [
+    "INFINITE",
+    "parsed_distribution",
+    "read_first_distributions",
+    "read_new_trial",
+    "read_sampled",
+    "read_trials",
+]
 
 # What databases have no number for, by the words in Optuna's columns.
 INFINITE = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}
 # Drivers limit how many values one statement may carry.
 _CHUNK = 500
+# Nearly every parameter of a study is one of its first trials'.
+_FIRST = 100
 
 
 def _of(table: sa.Table) -> sa.ColumnElement[bool]:
@@ -42,7 +51,21 @@ def _last_reports() -> sa.Select[Any]:
     return sa.select(report).join(last, same)
 
 
+def _distributions() -> tuple[sa.Select[Any], sa.Select[Any]]:
+    param, trial = t.trial_params.c, t.trials.c
+    ours = trial.study_id == sa.bindparam("study")
+    first = sa.select(trial.trial_id).where(ours).order_by(trial.trial_id).limit(_FIRST).subquery()
+    pairs = sa.select(param.param_name, param.distribution_json)
+    # The last one first, so that of each name the first one stays.
+    some = pairs.join(first, first.c.trial_id == param.trial_id).order_by(param.param_id.desc())
+    one = pairs.join(t.trials, trial.trial_id == param.trial_id).where(
+        ours, param.param_name == sa.bindparam("name")
+    )
+    return some, one.order_by(param.param_id).limit(1)
+
+
 # Built once: to build a statement takes longer than to run it.
+_FIRST_DISTRIBUTIONS, _FIRST_DISTRIBUTION = _distributions()
 _TRIALS = (
     sa.select(t.trials, t.trial_values.c.value, t.trial_values.c.value_type)
     .outerjoin(t.trial_values, t.trial_values.c.trial_id == t.trials.c.trial_id)
@@ -77,6 +100,23 @@ _NOTED = _ATTRIBUTES["system_attrs"].where(
 def parsed_distribution(text: str) -> BaseDistribution:
     """The distribution, one object for all trials that have the same: nobody changes them."""
     return json_to_distribution(text)
+
+
+def read_first_distributions(
+    connection: sa.Connection, study: int, name: str | None = None
+) -> dict[str, BaseDistribution]:
+    """The first distribution of each parameter in the study's first trials.
+
+    Args:
+        name: Of one parameter, to look for among all trials. That may go through the parameters
+            of the whole database.
+    """
+    asked: dict[str, Any] = {"study": study}
+    if name is None:
+        rows = connection.execute(_FIRST_DISTRIBUTIONS, asked)
+    else:
+        rows = connection.execute(_FIRST_DISTRIBUTION, asked | {"name": name})
+    return {found: parsed_distribution(text) for found, text in rows}
 
 
 def read_new_trial(connection: sa.Connection, trial_id: int) -> FrozenTrial:

@@ -30,7 +30,7 @@ from hpo.study import tables as t
 from hpo.study.database import Database, T, Work
 from hpo.study.history import History
 from hpo.study.leases import Lease, Outcome, Slots
-from hpo.study.reading import parsed_distribution, read_new_trial, read_trials
+from hpo.study.reading import read_first_distributions, read_new_trial, read_trials
 from hpo.study.studies import StudyRecord
 from hpo.study.trials import AllTrials, WindowTrials
 from hpo.study.writes import TrialWrites, upsert
@@ -139,19 +139,13 @@ class StudyStorage(BaseStorage):
 
     def _first_distribution(self, name: str) -> BaseDistribution | None:
         if name not in self._distributions:
-            param = t.trial_params.c
-            query = (
-                sa.select(param.distribution_json)
-                .join(t.trials, t.trials.c.trial_id == param.trial_id)
-                .where(t.trials.c.study_id == self._record.study_id, param.param_name == name)
-                .order_by(param.param_id)
-                .limit(1)
-            )
-            stored = self._read(lambda connection: connection.execute(query).scalar_one_or_none())
-            if stored is None:
-                return None
-            self._distributions[name] = parsed_distribution(stored)
-        return self._distributions[name]
+            study = self._record.study_id
+            if not self._distributions:
+                self._distributions = self._read(lambda c: read_first_distributions(c, study))
+            if name not in self._distributions:
+                found = self._read(lambda c: read_first_distributions(c, study, name))
+                self._distributions |= found
+        return self._distributions.get(name)
 
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float

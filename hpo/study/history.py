@@ -19,15 +19,13 @@ from optuna.trial import TrialState
 
 from hpo.study import tables as t
 from hpo.study.database import Work
-from hpo.study.looks import Seen
+from hpo.study.looks import Seen, chunks
 from hpo.study.reading import INFINITE
 from hpo.study.studies import StudyRecord
 
 __all__ = ["History", "Marks", "rung_key"]
 
 Rows = list[tuple[int, int, Any, float]]
-# Drivers limit how many values one statement may carry.
-_CHUNK = 500
 
 
 def rung_key(rung: int) -> str:
@@ -149,7 +147,7 @@ class _Columns:
         """What these trials have in these columns."""
         rows: Rows = []
         if columns:
-            for chunk in _chunks(trial_ids):
+            for chunk in chunks(trial_ids):
                 asked = {"ids": chunk, "columns": columns}
                 rows += _numbers(connection.execute(self._some, asked))
         return rows
@@ -214,7 +212,7 @@ class _CompleteTrials:
         values = self._values.read(connection, news, self._values.known())
         last = self._last_step
         if last is not None:
-            for chunk in _chunks(news):
+            for chunk in chunks(news):
                 asked = connection.execute(_LAST_STEP_OF, {"ids": chunk})
                 last = max(last, asked.scalar_one())
         # All at once at the end: a look that the database breaks off is repeated.
@@ -265,8 +263,3 @@ def _numbers(rows: Iterable[Any]) -> Iterator[tuple[int, int, Any, float]]:
     """Rows with a value that is a number: infinities and NaN are words in SQL or in JSON."""
     for trial_id, number, column, value, kind in rows:
         yield trial_id, number, column, float(INFINITE[kind] if value is None else value)
-
-
-def _chunks(trial_ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(trial_ids), _CHUNK):
-        yield trial_ids[start : start + _CHUNK]

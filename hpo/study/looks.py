@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from hpo.study import tables as t
 
-__all__ = ["OPEN", "Seen"]
+__all__ = ["OPEN", "Seen", "chunks"]
 
 OPEN = (TrialState.RUNNING, TrialState.WAITING)
 # Drivers limit how many values one statement may carry.
@@ -42,12 +42,17 @@ class Seen:
 
     def look(self, connection: sa.Connection, study_id: int) -> tuple[Seen, dict[int, TrialState]]:
         """What is known after another look, and the trials that have ended since, by key."""
-        known = list(self.open)
-        whole = {"study": study_id, "last": self.last, "open": known[:_CHUNK]}
+        first, *others = chunks(list(self.open)) or [()]
+        whole = {"study": study_id, "last": self.last, "open": first}
         rows = list(connection.execute(_LOOK, whole))
-        for start in range(_CHUNK, len(known), _CHUNK):
-            rows += connection.execute(_AGAIN, {"open": known[start : start + _CHUNK]})
+        for chunk in others:
+            rows += connection.execute(_AGAIN, {"open": chunk})
         states = {trial_id: TrialState[state] for trial_id, state in sorted(rows)}
         still = {i: state for i, state in states.items() if state in OPEN}
         ended = {i: state for i, state in states.items() if state not in OPEN}
         return Seen(max([self.last, *states]), still), ended
+
+
+def chunks(trial_ids: Sequence[int]) -> list[Sequence[int]]:
+    """The keys in as many parts as statements are needed for them."""
+    return [trial_ids[start : start + _CHUNK] for start in range(0, len(trial_ids), _CHUNK)]

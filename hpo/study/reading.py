@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +13,7 @@ from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.study import tables as t
+from hpo.study.looks import chunks
 
 __all__ = [
     "INFINITE",
@@ -25,8 +26,6 @@ __all__ = [
 
 # What databases have no number for, by the words in Optuna's columns.
 INFINITE = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}
-# Drivers limit how many values one statement may carry.
-_CHUNK = 500
 # Nearly every parameter of a study is one of its first trials'.
 _FIRST = 100
 
@@ -127,7 +126,7 @@ def read_new_trial(connection: sa.Connection, trial_id: int) -> FrozenTrial:
 def read_trials(connection: sa.Connection, trial_ids: Sequence[int]) -> list[FrozenTrial]:
     """The trials with everything that belongs to them, one statement a table and chunk."""
     trials: list[FrozenTrial] = []
-    for chunk in _chunks(trial_ids):
+    for chunk in chunks(trial_ids):
         found = _with_params(connection, chunk)
         _add_reports(found, connection.execute(_REPORTS, {"ids": chunk}))
         for name, query in _ATTRIBUTES.items():
@@ -143,7 +142,7 @@ def read_sampled(connection: sa.Connection, trial_ids: Sequence[int]) -> list[Fr
     constraints and what the sampler has noted for itself.
     """
     trials: list[FrozenTrial] = []
-    for chunk in _chunks(trial_ids):
+    for chunk in chunks(trial_ids):
         found = _with_params(connection, chunk)
         pruned = [i for i, trial in found.items() if trial.state is TrialState.PRUNED]
         if pruned:
@@ -151,11 +150,6 @@ def read_sampled(connection: sa.Connection, trial_ids: Sequence[int]) -> list[Fr
         _add_attributes(found, "system_attrs", connection.execute(_NOTED, {"ids": chunk}))
         trials += found.values()
     return trials
-
-
-def _chunks(trial_ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(trial_ids), _CHUNK):
-        yield trial_ids[start : start + _CHUNK]
 
 
 def _with_params(connection: sa.Connection, trial_ids: Sequence[int]) -> dict[int, FrozenTrial]:

@@ -6,6 +6,8 @@ Data goes to stdout, progress and logs to stderr.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import os
 import sys
@@ -17,10 +19,16 @@ from hpo.cli import models, projects, searching, watching
 from hpo.console import hide_passwords_from_ps, without_passwords
 from hpo.errors import HpoError
 
+_MANY_OBJECTS = 50_000
+
 
 def main() -> None:
     """Runs a command; every error becomes one message and its exit code."""
     hide_passwords_from_ps()
+    # Imported modules stay: to look for garbage among them costs a tenth of a short command.
+    gc.set_threshold(_MANY_OBJECTS)
+    # At its end, too. Called last of all, it leaves nothing to look through.
+    atexit.register(gc.freeze)
     try:
         code = cli(standalone_mode=False)
     except HpoError as error:

@@ -19,6 +19,7 @@ from hpo.study.leases import Outcome
 from hpo.study.storage import StudyStorage, make_study
 from hpo.study.strategies import make_pruner
 from hpo.study.studies import StudyRecord
+from hpo.study.tpe import WindowTPESampler
 from tests.servers import Plain
 from tests.study.rooms import claimed, new_study, slots_of
 
@@ -228,3 +229,62 @@ def test_best_complete_trial(sqlite_database: Database, plain: Plain) -> None:
         best.append(old_hand.get_best_trial(record.study_id).number)
     assert best == [0, 0, 0, 6, 6, 10]
     assert old_hand.history.best_complete() == (10, -math.inf)
+
+
+def test_plain_optuna_and_ours_take_turns(database: Database, plain: Plain) -> None:
+    """Each samples and prunes with what the other has written."""
+    pruner = {"type": "successive_halving", "min_resource": 1, "reduction_factor": 2}
+    record = new_study(database, trials=20, search={"pruner": pruner})
+    own = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
+    sampler = optuna.samplers.TPESampler(n_startup_trials=3, seed=1)
+    theirs = optuna.load_study(
+        study_name="digits", storage=plain(database), sampler=sampler, pruner=own
+    )
+    slots, storage = slots_of(database, record), StudyStorage(database, record)
+
+    def objective(trial: optuna.Trial) -> float:
+        rate = trial.suggest_float("rate", 0, 1)
+        for step in (1, 2, 4):
+            trial.report(rate * step, step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return rate
+
+    def our_turn() -> None:
+        lease = claimed(slots)
+        storage.hold(lease)
+        ours = WindowTPESampler(n_startup_trials=3, seed=lease.slot)
+        study = make_study(storage, record, ours, make_pruner(record.spec))
+        try:
+            outcome = Outcome("COMPLETE", objective(optuna.Trial(study, lease.trial_id)))
+        except optuna.TrialPruned:
+            outcome = Outcome("PRUNED", None)
+        storage.finish(slots, outcome)
+
+    for _ in range(8):
+        theirs.optimize(objective, n_trials=1)
+        our_turn()
+    trials = theirs.get_trials()
+    assert [trial.number for trial in trials] == list(range(16))
+    for turn in (0, 1):
+        assert {trial.state for trial in trials[turn::2]} == {
+            TrialState.COMPLETE,
+            TrialState.PRUNED,
+        }
+    _assert_decided_as_marked(trials)
+
+
+def _assert_decided_as_marked(trials: list[optuna.trial.FrozenTrial]) -> None:
+    """One after another, so that each trial's rivals at a rung are those before it."""
+    for trial in trials:
+        pruned = False
+        for rung in range(3):
+            value = trial.system_attrs.get(rung_key(rung))
+            if value is None:
+                break
+            assert value == trial.intermediate_values[2**rung]
+            rivals = [t.system_attrs.get(rung_key(rung)) for t in trials[: trial.number]]
+            better = sum(rival > value for rival in rivals if rival is not None)
+            count = 1 + sum(rival is not None for rival in rivals)
+            pruned = better >= max(count // 2, 1)
+        assert (trial.state is TrialState.PRUNED) == pruned

@@ -366,6 +366,20 @@ def test_changed_range_is_allowed(database: Database) -> None:
     assert len(holder.storage.get_all_trials(1)) == 2
 
 
+def test_parameter_that_only_late_trials_have(sqlite_database: Database, plain: Plain) -> None:
+    """It is looked for beyond the first trials of the study too."""
+    record = new_study(sqlite_database)
+    theirs = optuna.load_study(study_name="digits", storage=plain(sqlite_database))
+    theirs.add_trials([optuna.trial.create_trial(value=0.5)] * 110)
+    late = CategoricalDistribution((16, 32))
+    theirs.add_trial(
+        optuna.trial.create_trial(value=0.5, params={"units": 16}, distributions={"units": late})
+    )
+    holder = Holder(sqlite_database, record)
+    with pytest.raises(BuilderError, match="'units' was"):
+        suggest(holder.begin(), "units", _categorical(16, 64))
+
+
 def test_choices_of_another_study_do_not_matter(database: Database) -> None:
     for name, choices in (("one", (1, 2)), ("two", (3, 4))):
         holder = Holder(database, new_study(database, name=name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
+    # It keeps the proxies of its first request, also for the tests that come after.
+    monkeypatch.setattr(urllib.request, "_opener", None)
     return home / "datasets"
 
 

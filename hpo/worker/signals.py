@@ -17,7 +17,7 @@ class Interruption:
     """What has arrived so far.
 
     Attributes:
-        stop: Set with the first signal.
+        stop: Set with the first signal; also by others who want the same.
         by_user: Whether it was Ctrl-C.
     """
 
@@ -37,11 +37,14 @@ def interruptible(again: Callable[[], Any] = _end_process) -> Iterator[Interrupt
     The handlers that were there before are put back. Main thread only.
     """
     interruption = Interruption()
+    signalled = threading.Event()
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        if interruption.stop.is_set():
+        # Not the event itself: a parent that has gone sets it, and may have sent a signal before.
+        if signalled.is_set():
             again()
         else:
+            signalled.set()
             interruption.by_user = number == signal.SIGINT
             interruption.stop.set()
 

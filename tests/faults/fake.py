@@ -170,12 +170,15 @@ def _value(x: float, epoch: int) -> float:
 
 
 def _signal_at(database: Database, statement: str, number: signal.Signals) -> None:
-    """The process sends itself one right after a statement that begins so, before any commit."""
+    """The process sends itself one right after a statement that has this in it.
+
+    That is before any commit, if the statement does not commit by itself.
+    """
     sent = threading.Event()
 
     @sa.event.listens_for(database.engine, "after_cursor_execute")
     def _send(_c: Any, _cursor: Any, text: str, *_: Any) -> None:
-        if text.startswith(statement) and not sent.is_set():
+        if statement in text and not sent.is_set():
             sent.set()
             os.kill(os.getpid(), number)
 

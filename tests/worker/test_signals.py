@@ -23,6 +23,13 @@ def test_the_first_signal_sets_the_event(number: signal.Signals) -> None:
     assert signal.getsignal(number) is before
 
 
+def test_a_signal_counts_as_the_first_one_also_when_a_parent_has_gone() -> None:
+    with interruptible() as interruption:
+        interruption.stop.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert not interruption.by_user
+
+
 TWICE = """
 import os, signal, time
 from hpo.worker.signals import interruptible

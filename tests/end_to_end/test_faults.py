@@ -191,6 +191,10 @@ def test_ctrl_c_of_run_and_run_again(long_project: Project) -> None:
 
 @pytest.mark.long
 def test_row_16_a_second_ctrl_c_of_run_ends_it_at_once(long_project: Project) -> None:
+    content = study_content()
+    # It is never to end by itself, however slow the machine is.
+    content["training"]["epochs"] = 100 * EPOCHS
+    long_project.write(content)
     run = long_project.start("run", "study.yaml", "--workers", "1", "--no-export")
     wait_for(lambda: in_the_middle(long_project))
     children = psutil.Process(run.pid).children(recursive=True)

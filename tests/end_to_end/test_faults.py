@@ -201,6 +201,8 @@ def test_row_16_a_second_ctrl_c_of_run_ends_it_at_once(long_project: Project) ->
     [(worker,)] = query(long_project, "SELECT pid FROM hpo_workers")
     # It does not leave when it is told to: the launcher would wait for it, and kill it in the end.
     os.kill(worker, signal.SIGSTOP)
+    # A thread that still runs would take the next signal.
+    wait_for(lambda: is_stopped(worker))
     run.send_signal(signal.SIGINT)
     wait_for(lambda: is_pending(signal.SIGTERM, worker))
     run.send_signal(signal.SIGINT)
@@ -210,6 +212,11 @@ def test_row_16_a_second_ctrl_c_of_run_ends_it_at_once(long_project: Project) ->
     run.communicate(timeout=30)
     wait_for(lambda: not any(process.is_running() for process in children))
     assert query(long_project, "SELECT count(*) FROM hpo_slots WHERE state = 'leased'") == [(0,)]
+
+
+def is_stopped(pid: int) -> bool:
+    threads = Path(f"/proc/{pid}/task").glob("*/status")
+    return all("State:\tT" in thread.read_text() for thread in threads)
 
 
 def is_pending(number: signal.Signals, pid: int) -> bool:

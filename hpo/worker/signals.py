@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
@@ -37,20 +38,37 @@ def interruptible(again: Callable[[], Any] = _end_process) -> Iterator[Interrupt
     The handlers that were there before are put back. Main thread only.
     """
     interruption = Interruption()
-    signalled = threading.Event()
+    # A handler runs in the main thread, between any two of its instructions: also where that holds
+    # the event's lock, because it waits for the event. So another thread sets it, and the queue
+    # between them is one that handlers may use.
+    arrived: SimpleQueue[bool] = SimpleQueue()
+    setter = threading.Thread(
+        target=_set_when_told, args=(arrived, interruption.stop), daemon=True, name="signals"
+    )
+    signalled = False
 
     def handle(number: int, _frame: FrameType | None) -> None:
+        nonlocal signalled
         # Not the event itself: a parent that has gone sets it, and may have sent a signal before.
-        if signalled.is_set():
+        if signalled:
             again()
         else:
-            signalled.set()
+            signalled = True
             interruption.by_user = number == signal.SIGINT
-            interruption.stop.set()
+            arrived.put(True)
 
+    setter.start()
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interruption
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        arrived.put(False)
+        setter.join()
+
+
+def _set_when_told(arrived: SimpleQueue[bool], stop: threading.Event) -> None:
+    """Sets the event unless it is told that no signal will come any more."""
+    if arrived.get():
+        stop.set()

@@ -6,6 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -28,6 +31,37 @@ def test_a_signal_counts_as_the_first_one_also_when_a_parent_has_gone() -> None:
         interruption.stop.set()
         os.kill(os.getpid(), signal.SIGTERM)
         assert not interruption.by_user
+
+
+def test_a_signal_at_any_line_of_a_wait() -> None:
+    """The handler runs in the very thread that may hold the event's lock just then."""
+    lines, missing = 0, 0
+    while not missing:
+        lines += 1
+        with interruptible() as interruption:
+            missing = _lines_missing(lines, lambda event=interruption.stop: event.wait(0.01))
+            assert missing or interruption.stop.wait(5)
+    assert lines > 10
+
+
+def _lines_missing(wanted: int, function: Callable[[], Any]) -> int:
+    """Sends SIGINT before the nth line that the function runs; how many lines it has too few."""
+
+    def trace(_frame: FrameType, event: str, _argument: Any) -> Any:
+        nonlocal wanted
+        if event == "line":
+            wanted -= 1
+            if wanted == 0:
+                os.kill(os.getpid(), signal.SIGINT)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function()
+    finally:
+        sys.settrace(before)
+    return max(0, wanted)
 
 
 TWICE = """

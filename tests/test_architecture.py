@@ -46,6 +46,7 @@ KERAS_MODULES = {
     "hpo.training.compiling",
     "hpo.training.epochs",
     "hpo.training.freeing",
+    "hpo.training.graphs",
     "hpo.training.grappler",
     "hpo.training.own_fit",
     "hpo.training.preflight",

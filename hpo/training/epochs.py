@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -21,6 +21,7 @@ from tensorflow.python.framework.ops import gradient_registry
 
 from hpo.data.tensors import as_tensor
 from hpo.training.augment import Augmentation
+from hpo.training.graphs import GraphFiles
 from hpo.training.grappler import calling_with, optimizer_options
 from hpo.training.seeding import assign_seeds, seed_generators
 
@@ -45,6 +46,7 @@ class EpochRunner:
         validation: `(x, y)`.
         batch_size: Rows a step; the last step of an epoch takes what is left.
         augment: Changes the features of a training batch.
+        files: Where other trainers' graphs of such models lie.
     """
 
     def __init__(
@@ -54,19 +56,25 @@ class EpochRunner:
         validation: _Arrays,
         batch_size: int,
         augment: Augmentation | None = None,
+        files: GraphFiles | None = None,
     ) -> None:
         self._model = model
         self._augment = augment
         # What is traced now draws from it, also when Keras has made another one since.
         self._unnamed = global_seed_generator()
         _build(model, train, batch_size)
-        self._train = _epoch_function(model, model.train_step, train, batch_size, augment)
-        self._evaluate = _evaluation(model, validation, batch_size)
+        graphs = _Graphs(files, model, self._generators())
+        step = model.train_step
+        self._train = graphs.epoch("train", step, train, batch_size, augment)
+        self._evaluate = _evaluation(graphs, validation, batch_size)
+
+    def _generators(self) -> list[Any]:
+        augment = self._augment.generators if self._augment else ()
+        return [*seed_generators(self._model), self._unnamed, *augment]
 
     def seed(self, seed: int, epoch: int) -> None:
         """Sets every random number of an epoch, in the model and in front of it."""
-        generators = [self._unnamed, *(self._augment.generators if self._augment else ())]
-        assign_seeds([*seed_generators(self._model), *generators], seed, epoch)
+        assign_seeds(self._generators(), seed, epoch)
 
     def train(self, order: NDArray[np.int32]) -> dict[str, float]:
         """Trains one epoch on the rows in `order`; the metrics at its end, by name."""
@@ -81,7 +89,7 @@ class EpochRunner:
 def evaluate(model: keras.Model, rows: _Arrays, batch_size: int) -> dict[str, float]:
     """The metrics over `(x, y)`, as an EpochRunner finds them for the validation part."""
     _build(model, rows, batch_size)
-    return _evaluation(model, rows, batch_size)()
+    return _evaluation(_Graphs(None, model, ()), rows, batch_size)()
 
 
 @contextlib.contextmanager
@@ -107,11 +115,54 @@ def _build(model: keras.Model, rows: _Arrays, batch_size: int) -> None:
     model._symbolic_build(data_batch=batch)
 
 
-def _evaluation(
-    model: keras.Model, rows: _Arrays, batch_size: int
-) -> Callable[[], dict[str, float]]:
+class _Graphs:
+    """A model's epochs as graphs, from their files where there are any."""
+
+    def __init__(
+        self, files: GraphFiles | None, model: keras.Model, generators: Sequence[Any]
+    ) -> None:
+        self.model = model
+        self._files = files
+        self._generators = generators
+
+    def epoch(
+        self,
+        name: str,
+        step: Callable[[Any], Any],
+        arrays: _Arrays,
+        batch_size: int,
+        augment: Augmentation | None = None,
+    ) -> _Epoch:
+        """All batches of these arrays in one call, which takes the order of their rows."""
+        tensors = keras.tree.map_structure(as_tensor, arrays)
+
+        def trace() -> Any:
+            return _traced_epoch(self.model, step, tensors, batch_size, augment)
+
+        epoch = (
+            trace() if self._files is None else self._files.graph(name, self._held(tensors), trace)
+        )
+        options = optimizer_options()
+
+        def run(order: tf.Tensor) -> dict[str, tf.Tensor]:
+            with calling_with(options):
+                logs: dict[str, tf.Tensor] = epoch(order)
+            return logs
+
+        return run
+
+    def _held(self, tensors: Any) -> list[Any]:
+        """What a graph of Keras's own parts can read."""
+        model = self.model
+        states = [generator.state for generator in self._generators]
+        variables = [*model.weights, *model.optimizer.variables, *model.metrics_variables, *states]
+        return [*(variable.value.handle for variable in variables), *keras.tree.flatten(tensors)]
+
+
+def _evaluation(graphs: _Graphs, rows: _Arrays, batch_size: int) -> Callable[[], dict[str, float]]:
     order = tf.range(len(rows[1]), dtype=tf.int32)
-    run = _epoch_function(model, model.test_step, rows, _evaluation_batch(rows[0], batch_size))
+    model, batch = graphs.model, _evaluation_batch(rows[0], batch_size)
+    run = graphs.epoch("evaluate", model.test_step, rows, batch)
 
     def evaluate_all() -> dict[str, float]:
         model.reset_metrics()
@@ -126,17 +177,17 @@ def _evaluation_batch(x: Any, batch_size: int) -> int:
     return max(batch_size, min(_EVALUATION_ROWS, _EVALUATION_NUMBERS // max(1, numbers)))
 
 
-def _epoch_function(
+def _traced_epoch(
     model: keras.Model,
     step: Callable[[Any], Any],
-    arrays: _Arrays,
+    tensors: Any,
     batch_size: int,
-    augment: Augmentation | None = None,
-) -> _Epoch:
-    rows = len(arrays[1])
+    augment: Augmentation | None,
+) -> Any:
+    rows = len(tensors[1])
     steps = math.ceil(rows / batch_size)
     # A function of its own, so that the loop knows what a step returns before it runs one.
-    traced = _step_function(model, step, keras.tree.map_structure(as_tensor, arrays), augment)
+    traced = _step_function(model, step, tensors, augment)
 
     def all_batches(order: tf.Tensor) -> dict[str, tf.Tensor]:
         def at(index: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -158,15 +209,7 @@ def _epoch_function(
         # As in `fit`: a step's own logs stand only where they are not the model's metrics.
         return _numbers(model._get_metrics_result_or_logs(logs))
 
-    epoch = _traced(all_batches, tf.TensorSpec([rows], tf.int32), False)
-    options = optimizer_options()
-
-    def run(order: tf.Tensor) -> dict[str, tf.Tensor]:
-        with calling_with(options):
-            logs: dict[str, tf.Tensor] = epoch(order)
-        return logs
-
-    return run
+    return _traced(all_batches, tf.TensorSpec([rows], tf.int32), False)
 
 
 def _step_function(

@@ -53,6 +53,14 @@ class Traced:
     runner: EpochRunner
 
 
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """What a model's graphs depend on, written down, and the variables that its numbers are."""
+
+    written: str
+    numbers: Sequence[tf.Variable]
+
+
 class GraphCache:
     """The traced epochs of a trainer by the structure of their models.
 
@@ -63,25 +71,29 @@ class GraphCache:
         self._graphs: OrderedDict[str, _SharedGraph] = OrderedDict()
 
     def traced(
-        self, model: keras.Model, settings: Settings, trace: Callable[[], EpochRunner]
+        self,
+        model: keras.Model,
+        settings: Settings,
+        trace: Callable[[Structure | None], EpochRunner],
     ) -> Traced:
         """The graphs for a new model, which is then the given one or one with its weights.
 
         Args:
-            trace: Traces the given model's epochs.
+            trace: Traces the given model's epochs, or finds them by its structure, if it has one.
         """
         if not _is_keras_alone(model):
-            return Traced(model, trace())
+            return Traced(model, trace(None))
         numbers, widths = free_numbers(model), free_widths(model)
         structure = _structure(model, settings, numbers, widths)
         if structure is None:
-            return Traced(model, trace())
+            return Traced(model, trace(None))
         graph = self._graphs.pop(structure, None)
         if graph is None:
             variables = [number.free() for number in numbers]
             if widths is not None:
                 open_widths(model)
-            graph = _SharedGraph(Traced(model, trace()), variables)
+            runner = trace(Structure(structure, variables))
+            graph = _SharedGraph(Traced(model, runner), variables)
         else:
             graph.begin(model, [number.value for number in numbers])
         self._graphs[structure] = graph

@@ -33,18 +33,24 @@ from hpo.training.compiling import (
     training_defaults,
 )
 from hpo.training.epochs import EpochRunner, forgotten_gradients
+from hpo.training.graphs import GraphFolder
 from hpo.training.progress import Progress, follow_plateau, rate_factor, stops_early
-from hpo.training.reuse import GraphCache
+from hpo.training.reuse import GraphCache, Structure
 from hpo.training.seeding import begin_session, epoch_order, seed_epoch
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What a trainer prepares once and uses for all of its trials."""
+    """What a trainer prepares once and uses for all of its trials.
+
+    Attributes:
+        folder: Where the trainers of this machine share their graphs.
+    """
 
     spec: StudySpec
     data: SearchData
     builder: Builder
+    folder: GraphFolder | None = None
     graphs: GraphCache = field(default_factory=GraphCache, init=False)
 
 
@@ -73,8 +79,11 @@ class TrialEnd:
     checkpoint: Place | None
 
 
-def prepare(spec: StudySpec, project: Path) -> Bench:
+def prepare(spec: StudySpec, project: Path, graphs: Path | None = None) -> Bench:
     """Opens data and builder.
+
+    Args:
+        graphs: Folder that the trainers of this machine share.
 
     Raises:
         DataError, BuilderError: The study can't be trained here.
@@ -82,7 +91,10 @@ def prepare(spec: StudySpec, project: Path) -> Bench:
     data = open_search_data(spec.data, project)
     # A builder that draws with `tf.random` shall find it new; `begin_session` leaves that out.
     keras.utils.clear_session()
-    return Bench(spec, data, load_builder(spec.model, data.signature, project))
+    builder = load_builder(spec.model, data.signature, project)
+    study = f"{spec.to_json()}\n{data.signature.fingerprint}"
+    folder = None if graphs is None else GraphFolder(graphs, study)
+    return Bench(spec, data, builder, folder)
 
 
 def build_model(bench: Bench, suggest: Suggest, seed: int) -> TrialModel:
@@ -229,7 +241,9 @@ class GraphRun(Run):
     """A trial that trains one epoch in one graph call."""
 
     def __init__(self, bench: Bench, task: TrialTask, built: TrialModel) -> None:
-        traced = bench.graphs.traced(built.model, built.settings, lambda: make_runner(bench, built))
+        traced = bench.graphs.traced(
+            built.model, built.settings, lambda structure: make_runner(bench, built, structure)
+        )
         super().__init__(bench, task, replace(built, model=traced.model))
         self._runner = traced.runner
         self._rows = len(bench.data.train.y)
@@ -250,8 +264,12 @@ class GraphRun(Run):
         return self._end_epoch(logs | self._runner.evaluate(), started, channel)
 
 
-def make_runner(bench: Bench, built: TrialModel) -> EpochRunner:
-    """The model's epochs on the study's data, targets and weights as its loss wants them."""
+def make_runner(bench: Bench, built: TrialModel, structure: Structure | None = None) -> EpochRunner:
+    """The model's epochs on the study's data, targets and weights as its loss wants them.
+
+    Args:
+        structure: Of a model whose graphs other trainers may have, or may use.
+    """
     signature, training = bench.data.signature, bench.spec.training
     part = bench.data.train
     train: tuple[Any, ...] = (part.x, targets_for(built.model, part.y, signature))
@@ -261,7 +279,10 @@ def make_runner(bench: Bench, built: TrialModel) -> EpochRunner:
     held = bench.data.validation
     validation = (held.x, targets_for(built.model, held.y, signature))
     augment = make_augmentation(built.settings.augment, part.x)
-    return EpochRunner(built.model, train, validation, built.settings.batch_size, augment)
+    files = None
+    if bench.folder is not None and structure is not None:
+        files = bench.folder.of_structure(structure.written, structure.numbers)
+    return EpochRunner(built.model, train, validation, built.settings.batch_size, augment, files)
 
 
 def _fits(model: keras.Model, checkpoint: Checkpoint) -> bool:

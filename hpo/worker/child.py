@@ -119,7 +119,7 @@ class TrainerSide:
             _set_up_tensorflow(message.threads)
         if spec.training.deterministic:
             _make_deterministic()
-        self._bench = prepare(spec, message.project)
+        self._bench = prepare(spec, message.project, message.graphs)
         return m.Ready(
             data=self._bench.data.signature.fingerprint,
             builder=self._bench.builder.source_hash,

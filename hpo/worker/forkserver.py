@@ -18,6 +18,7 @@ import gc
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -82,6 +83,8 @@ def serve(listener: socket.socket) -> None:
     gc.freeze()
     gc.enable()
     _Server(listener).run()
+    # The owner may have been killed, and then nobody else removes what trainers have left there.
+    shutil.rmtree(Path(listener.getsockname()).parent, ignore_errors=True)
 
 
 def _import_everything() -> None:

@@ -133,7 +133,10 @@ class Worker:
         if self._trainer is None:
             self._trainer = self._trainers.start(self._paths.log(self.name))
             request = m.Prepare(
-                self._record.spec_json, self._options.project, self._options.threads
+                self._record.spec_json,
+                self._options.project,
+                self._options.threads,
+                self._trainers.graphs,
             )
             ready = self._trainer.request(request, lambda: not self._stop.is_set())
             if ready is None:

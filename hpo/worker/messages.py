@@ -47,11 +47,17 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Prepare:
-    """Open data and builder of a study; `threads` is this trainer's share of the cores."""
+    """Open data and builder of a study.
+
+    Attributes:
+        threads: This trainer's share of the cores.
+        graphs: Folder in which the trainers of this machine share their graphs.
+    """
 
     spec_json: str
     project: Path
     threads: int
+    graphs: Path | None = None
 
 
 @dataclass(frozen=True)

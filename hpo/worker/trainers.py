@@ -130,6 +130,11 @@ class Trainers:
         """Of the fork server in use, for others on this machine; None before the first trainer."""
         return self._server.address if self._server is not None else self._given
 
+    @property
+    def graphs(self) -> Path | None:
+        """A folder that all trainers of the fork server share; it goes when the server goes."""
+        return None if self.address is None else Path(self.address).with_name("graphs")
+
     def start(self, log: Path | None = None) -> Trainer:
         """A new trainer whose output goes to `log`."""
         if not FORKING:

@@ -13,6 +13,7 @@ import optuna
 import pytest
 from sklearn.datasets import load_digits
 
+from hpo.worker.trainers import Trainers
 from tests.end_to_end.conftest import Project, study_content
 
 pytestmark = pytest.mark.keras
@@ -73,6 +74,12 @@ def test_trials_carry_what_they_cost_and_their_curves(finished: Project) -> None
                 assert len(lines) == attrs["epochs"] + 1
             else:
                 assert content.startswith(b"\x89PNG")
+
+
+def test_its_trainers_share_their_graphs(finished: Project) -> None:
+    graphs = Trainers(finished.forkserver).graphs
+    assert graphs is not None
+    assert {path.name for path in graphs.glob("*/*")} == {"train", "evaluate"}
 
 
 def test_only_the_best_trials_keep_a_checkpoint(finished: Project) -> None:

@@ -226,7 +226,7 @@ def is_shared(model: keras.Model) -> bool:
     cache.traced(
         model,
         Settings(1, 32, "sgd", 0.1, 0.0, 0.0, 0.0, Augment()),
-        lambda: EpochRunner(model, rows, rows, 4),
+        lambda _: EpochRunner(model, rows, rows, 4),
     )
     return bool(cache._graphs)
 
@@ -274,7 +274,7 @@ def test_what_is_free_trains_as_what_is_not(optimizer: str) -> None:
     settings = Settings(1, 16, optimizer, 0.1, 0.0, 0.0, 0.0, Augment())
     for seed, units, rate in ((1, 8, 0.3), (2, 5, 0.5)):
         model = made(seed, units, rate)
-        freed = cache.traced(model, settings, lambda: EpochRunner(model, rows, rows, 16))  # noqa: B023
+        freed = cache.traced(model, settings, lambda _: EpochRunner(model, rows, rows, 16))  # noqa: B023
         plain = EpochRunner(made(seed, units, rate), rows, rows, 16)
         assert trained(freed.runner) == pytest.approx(trained(plain), rel=1e-5)
     assert len(cache._graphs) == 1

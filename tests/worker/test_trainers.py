@@ -108,7 +108,7 @@ OWNER = """
 import sys, time
 from hpo.worker.forkserver import ForkServer
 server = ForkServer()
-print(server.pid, flush=True)
+print(server.pid, server.address, flush=True)
 time.sleep(600)
 """
 
@@ -116,10 +116,15 @@ time.sleep(600)
 def test_the_server_ends_with_its_owner_however_that_ends() -> None:
     owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
-    server = int(owner.stdout.readline())
+    pid, address = owner.stdout.readline().split()
+    graphs = Trainers(address).graphs
+    assert graphs is not None
+    graphs.mkdir()
+    (graphs / "one").touch()
     owner.kill()
     owner.communicate()
-    wait_for(lambda: not psutil.pid_exists(server))
+    wait_for(lambda: not psutil.pid_exists(int(pid)))
+    assert not Path(address).parent.exists()
 
 
 def test_closing_a_server_leaves_no_file() -> None:

@@ -13,6 +13,7 @@ graph of its own.
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 from collections import OrderedDict
@@ -69,6 +70,7 @@ class GraphCache:
 
     def __init__(self) -> None:
         self._graphs: OrderedDict[str, _SharedGraph] = OrderedDict()
+        self._frozen = False
 
     def traced(
         self,
@@ -99,7 +101,21 @@ class GraphCache:
         self._graphs[structure] = graph
         while len(self._graphs) > _GRAPHS or self._variables() > _VARIABLES:
             self._graphs.popitem(last=False)
+            if self._frozen:
+                # It lies in cycles, which are out of the collector's reach.
+                gc.unfreeze()
+                self._frozen = False
         return graph.traced
+
+    def settle(self) -> None:
+        """Takes what is kept out of the garbage collector's sight, between two trials.
+
+        Keras's models need a collection with each trial, and it would go through everything that
+        was kept before. For a process that does nothing but train: all that lives is kept.
+        """
+        gc.collect()
+        gc.freeze()
+        self._frozen = True
 
     def _variables(self) -> int:
         return sum(graph.variables for graph in self._graphs.values())

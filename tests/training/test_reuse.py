@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -307,3 +309,32 @@ def test_large_models_are_not_kept(
     assert graphs(shared) == 1
     run(shared, tmp_path / "large", {"units": 9})
     assert graphs(shared) == 0
+
+
+def test_what_is_settled_goes_once_it_is_not_kept(
+    make_bench: MakeBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import hpo.training.trial as trial_module
+
+    monkeypatch.setattr("hpo.training.reuse._GRAPHS", 2)
+    models = []
+
+    def build_model(*arguments: Any) -> Any:
+        built = trial_module_build(*arguments)
+        models.append(weakref.ref(built.model))
+        return built
+
+    trial_module_build = trial_module.build_model
+    monkeypatch.setattr(trial_module, "build_model", build_model)
+    shared = make_bench(
+        training={"epochs": 1}, space={"batch_size": {"type": "int", "low": 8, "high": 128}}
+    )
+    try:
+        # Alike ones, of which the first is kept; then others, until that one is thrown out.
+        for index, size in enumerate((100, 100, 64, 128, 128)):
+            run(shared, tmp_path / str(index), {"units": 4, "dropout": 0.5, "batch_size": size})
+            shared.graphs.settle()
+    finally:
+        # As the fixture has left it.
+        gc.freeze()
+    assert [model() is not None for model in models] == [False, False, True, True, False]

@@ -44,12 +44,16 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class SearchData:
-    """What a search may see: everything but the test rows."""
+    """What a search may see: everything but the test rows.
+
+    Attributes:
+        preprocessing: What the rows went through; None for data that another process has opened.
+    """
 
     train: Part
     validation: Part
     signature: DataSignature
-    preprocessing: Preparation
+    preprocessing: Preparation | None
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,7 +51,7 @@ def write_bundle(task: ExportTask) -> Bundle:
     """
     bench = prepare(task.spec, task.project)
     built = _build(bench, task)
-    model = with_preprocessing(built.model, bench.data.preprocessing)
+    model = with_preprocessing(built.model, _preprocessing(bench))
     checkpoint = _restore(built.model, task)
     validation = _evaluate(bench, built, task, "validation")
     _check_value(task, validation)
@@ -64,6 +64,11 @@ def write_bundle(task: ExportTask) -> Bundle:
         metrics["custom_objects"] = _check_reloads(model, temporary / "model.keras", task)
         (temporary / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     return Bundle(task.folder, validation, test)
+
+
+def _preprocessing(bench: Bench) -> Preparation:
+    assert bench.data.preprocessing is not None, "the data was opened here"
+    return bench.data.preprocessing
 
 
 def with_preprocessing(model: keras.Model, fitted: Preparation) -> keras.Model:
@@ -132,7 +137,7 @@ def _evaluate(
     """The metrics of a part, found as the search finds them."""
     raw = open_raw_part(task.spec.data, task.project, part)
     y = targets_for(built.model, raw.y, bench.data.signature)
-    x = bench.data.preprocessing.apply(raw.x)
+    x = _preprocessing(bench).apply(raw.x)
     return evaluate(built.model, (x, y), built.settings.batch_size)
 
 

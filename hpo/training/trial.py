@@ -13,6 +13,7 @@ import numpy as np
 
 from hpo.artifacts import Place
 from hpo.data import SearchData, open_search_data
+from hpo.data.sharing import open_shared_data
 from hpo.errors import BuilderError
 from hpo.space import Suggest, Values
 from hpo.space.hyperparameters import TrialHyperParameters
@@ -79,21 +80,27 @@ class TrialEnd:
     checkpoint: Place | None
 
 
-def prepare(spec: StudySpec, project: Path, graphs: Path | None = None) -> Bench:
+def prepare(
+    spec: StudySpec, project: Path, shared: Path | None = None, fingerprint: str | None = None
+) -> Bench:
     """Opens data and builder.
 
     Args:
-        graphs: Folder that the trainers of this machine share.
+        shared: Folder that the trainers of this machine share.
+        fingerprint: Of the data, which may lie in that folder; None if nobody knows it yet.
 
     Raises:
         DataError, BuilderError: The study can't be trained here.
     """
-    data = open_search_data(spec.data, project)
+    if shared is None:
+        data = open_search_data(spec.data, project)
+    else:
+        data = open_shared_data(spec.data, project, shared, fingerprint)
     # A builder that draws with `tf.random` shall find it new; `begin_session` leaves that out.
     keras.utils.clear_session()
     builder = load_builder(spec.model, data.signature, project)
     study = f"{spec.to_json()}\n{data.signature.fingerprint}"
-    folder = None if graphs is None else GraphFolder(graphs, study)
+    folder = None if shared is None else GraphFolder(shared / "graphs", study)
     return Bench(spec, data, builder, folder)
 
 

@@ -122,7 +122,7 @@ class TrainerSide:
             _set_up_tensorflow(message.threads)
         if spec.training.deterministic:
             _make_deterministic()
-        self._bench = prepare(spec, message.project, message.graphs)
+        self._bench = prepare(spec, message.project, message.shared, message.fingerprint)
         return m.Ready(
             data=self._bench.data.signature.fingerprint,
             builder=self._bench.builder.source_hash,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import json
 import os
 import selectors
@@ -29,8 +30,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from hpo.worker.deferred import SELDOM_USED, DeferredModules, run_module
+
 # Elsewhere it is not there, or what the system's own libraries do in threads makes it unsafe.
 FORKING = sys.platform == "linux"
+
+# Needed at the end of a trial, so no trainer is kept waiting for it: matplotlib takes its time.
+_CURVES = "hpo.training.curves"
 
 
 class ForkServer:
@@ -79,27 +85,35 @@ def serve(listener: socket.socket) -> None:
     # The garbage collector would go through all that imports make again and again, a sixth of
     # their time. Later it would touch, and so copy, every page that the children share.
     gc.disable()
-    _import_everything()
+    deferred = import_everything()
     gc.freeze()
     gc.enable()
-    _Server(listener).run()
+    _Server(listener, deferred).run()
     # The owner may have been killed, and then nobody else removes what trainers have left there.
     shutil.rmtree(Path(listener.getsockname()).parent, ignore_errors=True)
 
 
-def _import_everything() -> None:
-    import hpo.training.curves
+def import_everything() -> DeferredModules:
+    """What every trainer needs; what some need is deferred."""
+    deferred = DeferredModules(SELDOM_USED)
     import hpo.training.preflight
     import hpo.training.trial
     import hpo.worker.child  # noqa: F401
 
+    return deferred
+
 
 class _Server:
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, deferred: DeferredModules) -> None:
         self._listener = listener
+        self._deferred = deferred
+        # Modules to import while nobody asks for a trainer.
+        self._ahead: list[str] = []
         self._selector = selectors.DefaultSelector()
         self._trainers: dict[int, _Trainer] = {}
         self._wake, self._signal = socket.socketpair()
+        # Where trainers name deferred modules that they had to run.
+        self._named, self._naming = os.pipe()
         for end in (self._wake, self._signal):
             end.setblocking(False)
 
@@ -108,15 +122,30 @@ class _Server:
         signal.set_wakeup_fd(self._signal.fileno())
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(self._wake, selectors.EVENT_READ)
+        self._selector.register(self._named, selectors.EVENT_READ)
         self._selector.register(0, selectors.EVENT_READ)
         while True:
-            for key, _ in self._selector.select():
+            ready = self._selector.select(0 if self._ahead else None)
+            if not ready:
+                self._import_ahead()
+            for key, _ in ready:
                 if key.fileobj == 0:
                     return
                 if key.fileobj is self._listener:
                     self._accept()
                 elif key.fileobj is self._wake:
                     self._reap()
+                elif key.fileobj == self._named:
+                    self._ahead += os.read(self._named, 65536).decode().split()
+
+    def _import_ahead(self) -> None:
+        """What the trainers to come will need too."""
+        name = self._ahead.pop(0)
+        # Where it can't be imported, the trainer that needs it will say so.
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+            run_module(name)
+        gc.freeze()
 
     def _accept(self) -> None:
         client, _ = self._listener.accept()
@@ -133,6 +162,8 @@ class _Server:
         pid = os.fork()
         if pid == 0:
             self._become_trainer(client, descriptors[0], wanted)
+        if _CURVES not in sys.modules:
+            self._ahead.append(_CURVES)
         os.close(descriptors[0])
         self._trainers[pid] = _Trainer(pid, client)
         _tell(client, {"pid": pid})
@@ -148,6 +179,8 @@ class _Server:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._forget(client)
+            naming = self._naming
+            self._deferred.on_run = lambda name: _write_name(naming, name)
             log = wanted["log"]
             # As if the client had started it: user code may open files from there.
             os.chdir(wanted["cwd"] or "/")
@@ -162,6 +195,7 @@ class _Server:
         sockets = [client, self._listener, self._wake, self._signal]
         for each in (*sockets, *(trainer.client for trainer in self._trainers.values())):
             each.close()
+        os.close(self._named)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
 
@@ -178,6 +212,12 @@ class _Server:
             trainer = self._trainers.pop(pid)
             _tell(trainer.client, {"exit": os.waitstatus_to_exitcode(status)})
             trainer.client.close()
+
+
+def _write_name(descriptor: int, name: str) -> None:
+    # The server may be gone by now.
+    with contextlib.suppress(OSError):
+        os.write(descriptor, f"{name}\n".encode())
 
 
 def _tell(client: socket.socket, message: dict[str, int]) -> None:

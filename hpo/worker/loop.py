@@ -136,7 +136,8 @@ class Worker:
                 self._record.spec_json,
                 self._options.project,
                 self._options.threads,
-                self._trainers.graphs,
+                self._trainers.shared,
+                self._record.facts.data,
             )
             ready = self._trainer.request(request, lambda: not self._stop.is_set())
             if ready is None:

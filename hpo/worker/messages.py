@@ -51,13 +51,15 @@ class Prepare:
 
     Attributes:
         threads: This trainer's share of the cores.
-        graphs: Folder in which the trainers of this machine share their graphs.
+        shared: Folder in which the trainers of this machine share data and graphs.
+        fingerprint: Of the study's data.
     """
 
     spec_json: str
     project: Path
     threads: int
-    graphs: Path | None = None
+    shared: Path | None
+    fingerprint: str
 
 
 @dataclass(frozen=True)

@@ -119,9 +119,11 @@ class Trainers:
     Args:
         address: Of a fork server that somebody else owns; without one, the first trainer starts
             a server that lives as long as this object.
+        importing: Whether that server was started just now, so that trainers have to wait for it.
     """
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(self, address: str | None = None, *, importing: bool = False) -> None:
+        self.importing = importing
         self._given = address
         self._server: ForkServer | None = None
 
@@ -131,9 +133,9 @@ class Trainers:
         return self._server.address if self._server is not None else self._given
 
     @property
-    def graphs(self) -> Path | None:
+    def shared(self) -> Path | None:
         """A folder that all trainers of the fork server share; it goes when the server goes."""
-        return None if self.address is None else Path(self.address).with_name("graphs")
+        return None if self.address is None else Path(self.address).with_name("shared")
 
     def start(self, log: Path | None = None) -> Trainer:
         """A new trainer whose output goes to `log`."""

@@ -76,10 +76,11 @@ def test_trials_carry_what_they_cost_and_their_curves(finished: Project) -> None
                 assert content.startswith(b"\x89PNG")
 
 
-def test_its_trainers_share_their_graphs(finished: Project) -> None:
-    graphs = Trainers(finished.forkserver).graphs
-    assert graphs is not None
-    assert {path.name for path in graphs.glob("*/*")} == {"train", "evaluate"}
+def test_its_trainers_share_data_and_graphs(finished: Project) -> None:
+    shared = Trainers(finished.forkserver).shared
+    assert shared is not None
+    assert {path.name for path in shared.glob("graphs/*/*")} == {"train", "evaluate"}
+    assert any(shared.glob("data/*/contents.json"))
 
 
 def test_only_the_best_trials_keep_a_checkpoint(finished: Project) -> None:

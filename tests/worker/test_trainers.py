@@ -117,10 +117,10 @@ def test_the_server_ends_with_its_owner_however_that_ends() -> None:
     owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
     pid, address = owner.stdout.readline().split()
-    graphs = Trainers(address).graphs
-    assert graphs is not None
-    graphs.mkdir()
-    (graphs / "one").touch()
+    shared = Trainers(address).shared
+    assert shared is not None
+    shared.mkdir()
+    (shared / "one").touch()
     owner.kill()
     owner.communicate()
     wait_for(lambda: not psutil.pid_exists(int(pid)))

@@ -26,7 +26,8 @@ from hpo.spec.models import Preprocess, TableSource
 _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".csv": lambda path: pd.read_csv(path, low_memory=False),
     ".tsv": lambda path: pd.read_csv(path, sep="\t", low_memory=False),
-    ".parquet": pd.read_parquet,
+    # In a trainer pandas is imported when a table is read (`hpo.worker.deferred`).
+    ".parquet": lambda path: pd.read_parquet(path),  # noqa: PLW0108
 }
 
 

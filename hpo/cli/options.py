@@ -109,14 +109,13 @@ def trainers_of_command() -> Iterator[Any]:
     from hpo.worker.forkserver import FORKING, ForkServer
 
     address = os.environ.get(FORKSERVER)
-    importing = address is None and FORKING
     with ExitStack() as stack:
-        if importing:
+        if address is None and FORKING:
             # First of all: it imports Keras while this process imports the rest.
             address = stack.enter_context(closing(ForkServer())).address
         from hpo.worker.trainers import Trainers
 
-        yield stack.enter_context(closing(Trainers(address, importing=importing)))
+        yield stack.enter_context(closing(Trainers(address)))
 
 
 def find_study(database: Database, study: str | None) -> StudyRecord:

@@ -35,8 +35,7 @@ def open_shared_data(
     found = None if fingerprint is None else left.take(fingerprint)
     if found is None:
         found = open_search_data(data, project)
-        # A function that was called once may return something else the next time, and whoever
-        # trusts in its data has to find that out.
+        # A function may return something else the next time, and who trains has to find that out.
         if not isinstance(data.source, PythonSource):
             left.leave(found)
     return found

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from hpo.data.report import DataReport
 from hpo.errors import StudyNotFoundError
-from hpo.launch.ahead import DataAhead
 from hpo.spec import StudyFile, StudySpec, load_study_file
+from hpo.spec.models import PythonSource
 from hpo.study.database import Database, parse_url
 from hpo.study.schema import create_schema, rehearse_schema
 from hpo.study.snapshot import take_snapshot
@@ -50,30 +50,22 @@ def validate(path: Path, project: Path, trainers: Trainers) -> Validated:
     Raises:
         StudyFileError, DataError, BuilderError: With every problem that was found.
     """
-    file = load_study_file(path)
-    with _data_ahead(file.spec, project, trainers) as ahead:
-        return _validate(file, project, trainers, ahead)
+    return _validate(load_study_file(path), project, trainers)
 
 
-def _data_ahead(spec: StudySpec, project: Path, trainers: Trainers) -> DataAhead:
-    # A trainer that need not be waited for is sooner there than another process.
-    return DataAhead(spec.data, project, trainers.shared if trainers.importing else None)
-
-
-def _validate(file: StudyFile, project: Path, trainers: Trainers, ahead: DataAhead) -> Validated:
+def _validate(file: StudyFile, project: Path, trainers: Trainers) -> Validated:
     _check_options(file)
-    trainer = trainers.start()
+    # What it leaves of data in files the workers' trainers map; a function they call themselves.
+    trainer = trainers.start(leading=isinstance(file.spec.data.source, PythonSource))
     try:
         preflight: Preflight = trainer.call(
             "hpo.training.preflight:check_study",
             spec=file.spec,
             project=project,
             shared=trainers.shared,
-            fingerprint=ahead.fingerprint(),
         )
     finally:
         trainer.kill()
-    ahead.check_same()
     if preflight.problems:
         found = (file.problem(p.path, p.message, at_key=True) for p in preflight.problems)
         raise file.error(*found)
@@ -132,9 +124,8 @@ def submit_file(
     if known is not None and known.finished:
         return known.record
     # While the first trainer is importing Keras.
-    with _data_ahead(spec, project, trainers) as ahead:
-        rehearse_schema()
-        validated = _validate(file, project, trainers, ahead)
+    rehearse_schema()
+    validated = _validate(file, project, trainers)
     for words in validated.preflight.warnings:
         warn(words)
     database = Database(url, create=True)

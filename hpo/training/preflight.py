@@ -47,17 +47,15 @@ _ROWS = 8
 _SKEW = 0.8
 
 
-def check_study(
-    spec: StudySpec, project: Path, shared: Path | None = None, fingerprint: str | None = None
-) -> Preflight:
-    """Opens the data (as `prepare` does), builds models, takes a step.
+def check_study(spec: StudySpec, project: Path, shared: Path | None = None) -> Preflight:
+    """Opens the data and leaves it in the shared folder, builds models, takes a step.
 
     What is wrong with single entries of the study file is in `problems`.
 
     Raises:
         DataError, BuilderError: The study can't be trained at all.
     """
-    bench = prepare(spec, project, shared, fingerprint)
+    bench = prepare(spec, project, shared)
     problems: list[StudyProblem] = []
     metrics: tuple[str, ...] = ()
     parameters: dict[str, Parameter] = {}

@@ -5,10 +5,14 @@ machine: a trainer forked from this process begins at once and shares its pages.
 because nothing but imports has run: TensorFlow starts its threads with the first operation, and
 none runs here.
 
-A client connects to the server's socket, sends one end of a pipe, its working directory and the
-path of a log file, and gets the trainer's process id. The connection stays open, and when the
-trainer has ended, its exit status arrives there. The server ends when its standard input closes,
-that is with its owner.
+A client connects to the server's socket, sends one end of a pipe, its working directory, the path
+of a log file and whether this trainer leads, and gets the trainer's process id. The connection
+stays open, and when the trainer has ended, its exit status arrives there. The server ends when its
+standard input closes, that is with its owner.
+
+Modules that few trainers need are deferred. What a leading trainer had to import, and what trainers
+need at the end of a trial, the server imports itself while nobody asks for a trainer: those that
+are forked later have it.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ import threading
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from hpo.worker.deferred import SELDOM_USED, DeferredModules, run_module
 
@@ -107,12 +112,12 @@ class _Server:
     def __init__(self, listener: socket.socket, deferred: DeferredModules) -> None:
         self._listener = listener
         self._deferred = deferred
-        # Modules to import while nobody asks for a trainer.
+        # Modules to import.
         self._ahead: list[str] = []
         self._selector = selectors.DefaultSelector()
         self._trainers: dict[int, _Trainer] = {}
         self._wake, self._signal = socket.socketpair()
-        # Where trainers name deferred modules that they had to run.
+        # Where leading trainers name deferred modules that they had to run.
         self._named, self._naming = os.pipe()
         for end in (self._wake, self._signal):
             end.setblocking(False)
@@ -169,7 +174,7 @@ class _Server:
         _tell(client, {"pid": pid})
 
     def _become_trainer(
-        self, client: socket.socket, descriptor: int, wanted: dict[str, str | None]
+        self, client: socket.socket, descriptor: int, wanted: dict[str, Any]
     ) -> None:
         """Never returns."""
         from hpo.worker.child import serve as train
@@ -180,7 +185,8 @@ class _Server:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._forget(client)
             naming = self._naming
-            self._deferred.on_run = lambda name: _write_name(naming, name)
+            if wanted["leading"]:
+                self._deferred.on_run = lambda name: _write_name(naming, name)
             log = wanted["log"]
             # As if the client had started it: user code may open files from there.
             os.chdir(wanted["cwd"] or "/")

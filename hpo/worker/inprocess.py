@@ -23,7 +23,12 @@ class InProcessTrainers(Trainers):
         super().__init__()
         self._last: _Thread | None = None
 
-    def start(self, log: Path | None = None) -> Trainer:  # noqa: ARG002 - prints where it is
+    def start(
+        self,
+        log: Path | None = None,  # noqa: ARG002 - prints where it is
+        *,
+        leading: bool = False,  # noqa: ARG002 - there is one process
+    ) -> Trainer:
         """A new trainer; waits until the one before has ended."""
         self.close()
         ours, theirs = multiprocessing.Pipe()

@@ -119,11 +119,9 @@ class Trainers:
     Args:
         address: Of a fork server that somebody else owns; without one, the first trainer starts
             a server that lives as long as this object.
-        importing: Whether that server was started just now, so that trainers have to wait for it.
     """
 
-    def __init__(self, address: str | None = None, *, importing: bool = False) -> None:
-        self.importing = importing
+    def __init__(self, address: str | None = None) -> None:
         self._given = address
         self._server: ForkServer | None = None
 
@@ -137,17 +135,21 @@ class Trainers:
         """A folder that all trainers of the fork server share; it goes when the server goes."""
         return None if self.address is None else Path(self.address).with_name("shared")
 
-    def start(self, log: Path | None = None) -> Trainer:
-        """A new trainer whose output goes to `log`."""
+    def start(self, log: Path | None = None, *, leading: bool = False) -> Trainer:
+        """A new trainer whose output goes to `log`.
+
+        Args:
+            leading: Whether the trainers to come will need the modules that this one imports.
+        """
         if not FORKING:
             return _spawn(log)
         try:
-            return _fork(self._server_address(), log)
+            return _fork(self._server_address(), log, leading)
         except OSError:
             # The server is gone, perhaps with the process that owned it.
             self.close()
             self._given = None
-            return _fork(self._server_address(), log)
+            return _fork(self._server_address(), log, leading)
 
     def close(self) -> None:
         if self._server is not None:
@@ -194,12 +196,12 @@ class _Forked:
         return answer
 
 
-def _fork(address: str, log: Path | None) -> Trainer:
+def _fork(address: str, log: Path | None, leading: bool) -> Trainer:
     ours, theirs = multiprocessing.Pipe()
     server = socket.socket(socket.AF_UNIX)
     try:
         server.connect(address)
-        wanted = {"log": str(log) if log else None, "cwd": str(Path.cwd())}
+        wanted = {"log": str(log) if log else None, "cwd": str(Path.cwd()), "leading": leading}
         socket.send_fds(server, [json.dumps(wanted).encode()], [theirs.fileno()])
         return Trainer(_Forked(server), ours)
     except BaseException:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpo.worker.deferred import DeferredModules, run_module
+from hpo.worker.forkserver import ForkServer
 from hpo.worker.trainers import Trainers
 from tests.conftest import ROOT, wait_for
 
@@ -159,20 +160,24 @@ def test_keras_comes_without_what_trainers_seldom_use() -> None:
 
 
 @pytest.mark.keras
-def test_what_one_trainer_had_to_run_the_next_one_has(forkserver: str) -> None:
-    first = Trainers(forkserver).start()
-    first.call("sklearn.datasets:load_iris")
-    first.kill()
+def test_what_a_leading_trainer_had_to_run_the_next_one_has() -> None:
+    server = ForkServer()
+    alone, leading = Trainers(server.address).start(), Trainers(server.address).start(leading=True)
+    alone.call("pandas:Series", data=[1])
+    leading.call("sklearn.datasets:load_iris")
 
     def has_it() -> bool:
-        trainer = Trainers(forkserver).start()
-        try:
-            return bool(trainer.call("tests.worker.test_deferred:imported", name="sklearn.base"))
-        finally:
-            trainer.kill()
+        trainer = Trainers(server.address).start()
+        imported = trainer.call("tests.worker.test_deferred:imported")
+        trainer.kill()
+        assert "pandas.core" not in imported
+        return "sklearn.base" in imported
 
     wait_for(has_it)
+    for trainer in (alone, leading):
+        trainer.kill()
+    server.close()
 
 
-def imported(name: str) -> bool:
-    return name in sys.modules
+def imported() -> list[str]:
+    return list(sys.modules)

@@ -289,6 +289,8 @@ class _Away(Database):
 
         return super().write(gone, patience)
 
+    write_at_once = write
+
 
 def test_failed_trial_tells_its_reason(database: Database, plain: Plain) -> None:
     holder = Holder(database, new_study(database))

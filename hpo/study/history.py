@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import binascii
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from hpo.study import tables as t
 from hpo.study.database import Work
@@ -57,6 +57,11 @@ class History:
         self._checksums = array("L")
         self._complete = _CompleteTrials(record.study_id)
         self._rungs = _Rungs(record.study_id)
+
+    def tell(self, trial: FrozenTrial) -> None:
+        """A trial that this worker has ended: the next look need not read it."""
+        self._complete.tell(trial)
+        self._rungs.tell(trial)
 
     def complete_reports(self, step: int) -> tuple[int, np.ndarray]:
         """How many trials are complete, and what those that have the step reported there."""
@@ -137,6 +142,12 @@ class _Columns:
             key.in_(sa.bindparam("columns", expanding=True)),
         )
         self._known: dict[Any, _Column] = {}
+        self._told: dict[int, Rows] = {}
+
+    def tell(self, trial: FrozenTrial, found: Mapping[Any, float]) -> None:
+        """What a trial that has just ended has in each of its columns, so that nobody reads it."""
+        key = trial._trial_id
+        self._told = {key: [(key, trial.number, column, float(found[column])) for column in found]}
 
     def known(self) -> list[Any]:
         return list(self._known)
@@ -145,9 +156,10 @@ class _Columns:
         self, connection: sa.Connection, trial_ids: Sequence[int], columns: Sequence[Any]
     ) -> Rows:
         """What these trials have in these columns."""
-        rows: Rows = []
+        told = [row for i in trial_ids for row in self._told.get(i, ()) if row[2] in columns]
+        rows: Rows = told
         if columns:
-            for chunk in chunks(trial_ids):
+            for chunk in chunks([i for i in trial_ids if i not in self._told]):
                 asked = {"ids": chunk, "columns": columns}
                 rows += _numbers(connection.execute(self._some, asked))
         return rows
@@ -194,6 +206,11 @@ class _CompleteTrials:
         column = self._reports.column(connection, step, self._seen)
         return self._count, np.array(column.values)
 
+    def tell(self, trial: FrozenTrial) -> None:
+        if trial.state is TrialState.COMPLETE and trial.value is not None:
+            self._reports.tell(trial, trial.intermediate_values)
+            self._values.tell(trial, {0: trial.value})
+
     def values(self, connection: sa.Connection) -> Marks:
         self._refresh(connection)
         return self._values.column(connection, 0, self._seen).as_marks()
@@ -229,6 +246,11 @@ class _Rungs:
         self._study_id = study_id
         self._seen = Seen()
         self._ended = _Columns(study_id, attr.key, attr.value_json, sa.null())
+
+    def tell(self, trial: FrozenTrial) -> None:
+        prefix = rung_key(0)[:-1]
+        marks = {k: v for k, v in trial.system_attrs.items() if k.startswith(prefix)}
+        self._ended.tell(trial, marks)
 
     def marks(self, connection: sa.Connection, rung: int) -> Marks:
         key = rung_key(rung)

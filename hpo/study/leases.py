@@ -11,16 +11,17 @@ is the database's, so a worker's clock never matters.
 
 from __future__ import annotations
 
+import datetime
 import enum
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 
 from hpo.errors import LeaseLostError, StudyNotFoundError
 from hpo.study import tables as t
-from hpo.study.claims import find_slot, has_slots, next_number
+from hpo.study.claims import find_slot, has_slots, next_number, take_new
 from hpo.study.database import Database
 from hpo.study.studies import RUNNING, STOPPED
 from hpo.study.writes import (
@@ -78,6 +79,7 @@ class Lease:
         trial_id: Optuna's key of the trial.
         number: Optuna's number of the trial.
         resumed: Whether another lease on this trial went before.
+        began: When the trial did, as Optuna keeps it; None when the claim was not told.
     """
 
     slot: int
@@ -85,6 +87,7 @@ class Lease:
     trial_id: int
     number: int
     resumed: bool
+    began: datetime.datetime | None = field(default=None, compare=False)
 
 
 class NoSlot(enum.Enum):
@@ -264,6 +267,10 @@ class Slots:
     def _claim(self, connection: sa.Connection, most_alike: int | None) -> Lease | NoSlot:
         study = self._lock_study(connection)
         runs = study.state == RUNNING
+        if runs and not study.late and self.database.dialect == "postgresql":
+            new = take_new(connection, self.study_id, self.worker, self.lease_seconds)
+            if new is not None:
+                return Lease(new.slot, new.token, new.trial_id, new.number, False, new.began)
         row = find_slot(connection, self.study_id, self.worker) if runs else None
         if row is None:
             if not has_slots(connection, self.study_id):

@@ -19,6 +19,7 @@ from hpo.study.looks import chunks
 __all__ = [
     "INFINITE",
     "SampledTrial",
+    "new_trial",
     "parsed_distribution",
     "read_first_distributions",
     "read_new_trial",
@@ -108,7 +109,7 @@ class SampledTrial(FrozenTrial):
     """
 
     number = -1
-    value = None
+    value: float | None = None
     params = _NOTHING
     distributions = _NOTHING
     system_attrs = _NOTHING
@@ -169,6 +170,11 @@ def read_new_trial(connection: sa.Connection, trial_id: int) -> FrozenTrial:
     return _bare(connection.execute(_TRIALS, {"ids": [trial_id]}).one())
 
 
+def new_trial(trial_id: int, number: int, began: datetime.datetime) -> FrozenTrial:
+    """The same from what its claim knows; `began` as Optuna keeps it, in naive UTC."""
+    return _trial(trial_id, number, TrialState.RUNNING, began, None)
+
+
 def read_trials(connection: sa.Connection, trial_ids: Sequence[int]) -> list[FrozenTrial]:
     """The trials with everything that belongs to them, one statement a table and chunk."""
     trials: list[FrozenTrial] = []
@@ -225,18 +231,29 @@ def _add_attributes(found: dict[int, FrozenTrial], name: str, rows: sa.CursorRes
 
 
 def _bare(row: sa.Row[Any]) -> FrozenTrial:
+    state = TrialState[row.state]
+    return _trial(row.trial_id, row.number, state, row.datetime_start, row.datetime_complete)
+
+
+def _trial(
+    trial_id: int,
+    number: int,
+    state: TrialState,
+    start: datetime.datetime | None,
+    complete: datetime.datetime | None,
+) -> FrozenTrial:
     return FrozenTrial(
-        number=row.number,
-        state=TrialState[row.state],
+        number=number,
+        state=state,
         value=None,
-        datetime_start=_local(row.datetime_start),
-        datetime_complete=_local(row.datetime_complete),
+        datetime_start=_local(start),
+        datetime_complete=_local(complete),
         params={},
         distributions={},
         user_attrs={},
         system_attrs={},
         intermediate_values={},
-        trial_id=row.trial_id,
+        trial_id=trial_id,
     )
 
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from hpo.study import tables as t
 
-__all__ = ["find_slot", "has_slots", "next_number"]
+__all__ = ["find_slot", "has_slots", "next_number", "take_new"]
 
 _CLAIMED = ("slot", "state", "token", "worker", "trial_id", "number", "lost")
 _OPEN = ("free", "leased")
@@ -26,6 +26,15 @@ def find_slot(connection: sa.Connection, study_id: int, worker: str) -> Any:
     ours = {"study": study_id, "claimer": worker}
     begun = connection.execute(_BEGUN, ours).one_or_none()
     return begun or connection.execute(_NEW, ours).one_or_none()
+
+
+def take_new(connection: sa.Connection, study_id: int, worker: str, seconds: float) -> Any:
+    """Begins a trial in a new slot as one statement, under a lock on the study; PostgreSQL only.
+
+    None when there is no new slot, or one whose trial has begun goes before: see `find_slot`.
+    """
+    asked = {"study": study_id, "claimer": worker, "seconds": seconds}
+    return connection.execute(_TAKE_NEW, asked).one_or_none()
 
 
 def has_slots(connection: sa.Connection, study_id: int, *states: str) -> bool:
@@ -49,17 +58,23 @@ def _slots(*conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
     return sa.select(*columns).where(slot.study_id == sa.bindparam("study"), *conditions).limit(1)
 
 
+def _own() -> sa.ColumnElement[bool]:
+    # A worker has one lease at most: its own is a claim whose answer got lost.
+    slot = t.hpo_slots.c
+    return sa.and_(slot.state == _LEASED, slot.worker == sa.bindparam("claimer"))
+
+
 def _begun() -> sa.Select[Any]:
     slot = t.hpo_slots.c
-    # A worker has one lease at most: its own is a claim whose answer got lost.
-    own = sa.and_(slot.state == _LEASED, slot.worker == sa.bindparam("claimer"))
-    expired = slot.expires_at < t.clock()
-    free = sa.or_(slot.state == _FREE, own, expired)
-    found = _slots(slot.state.in_((_FREE, _LEASED)), slot.trial_id.is_not(None), free)
-    return found.order_by(sa.case((own, 0), else_=1), slot.slot).with_for_update(skip_locked=True)
+    free = sa.or_(slot.state == _FREE, _own(), slot.expires_at < t.clock())
+    return _slots(slot.state.in_((_FREE, _LEASED)), slot.trial_id.is_not(None), free)
 
 
-_BEGUN = _begun()
+_BEGUN = (
+    _begun()
+    .order_by(sa.case((_own(), 0), else_=1), t.hpo_slots.c.slot)
+    .with_for_update(skip_locked=True)
+)
 _NEW = (
     _slots(t.hpo_slots.c.state == _FREE, t.hpo_slots.c.trial_id.is_(None))
     # All alike in trial_id: it says to PostgreSQL's planner that the index has this order. By slot
@@ -81,3 +96,43 @@ _LAST_NUMBER = (
     .order_by(t.trials.c.trial_id.desc())
     .limit(1)
 )
+
+
+def _take_new() -> sa.Select[Any]:
+    trial, slot = t.trials.c, t.hpo_slots.c
+    study = sa.bindparam("study", type_=sa.Integer)
+    # Looks only, and locks nothing: whoever takes it goes the longer way.
+    begun = _begun().exists()
+    new = _NEW.where(~begun).cte("new")
+    number = sa.func.coalesce(_LAST_NUMBER.scalar_subquery() + 1, 0)
+    row = sa.select(study, number, sa.cast("RUNNING", trial.state.type), t.utc_now())
+    created = (
+        t.trials.insert()
+        .from_select(["study_id", "number", "state", "datetime_start"], row.select_from(new))
+        .returning(trial.trial_id, trial.number, trial.datetime_start)
+        .cte("created")
+    )
+    taken = (
+        t.hpo_slots.update()
+        .where(slot.study_id == study, slot.slot == new.c.slot)
+        .values(
+            state="leased",
+            token=slot.token + 1,
+            worker=sa.bindparam("claimer", type_=sa.String),
+            expires_at=t.clock() + sa.bindparam("seconds", type_=sa.Double),
+            trial_id=created.c.trial_id,
+            number=created.c.number,
+        )
+        .returning(
+            slot.slot,
+            slot.token,
+            slot.trial_id,
+            slot.number,
+            created.c.datetime_start.label("began"),
+        )
+        .cte("taken")
+    )
+    return sa.select(taken)
+
+
+_TAKE_NEW = _take_new()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -221,6 +222,19 @@ class Database:
         self.engine.dispose()
 
     def _patiently(self, attempt: Callable[[], T], patience: float) -> T:
+        begun = time.monotonic()
+        try:
+            # Nearly always the only try, so it goes without the machinery of retries.
+            return attempt()
+        except DBAPIError as error:
+            failed: list[DBAPIError] = [error]
+        patience -= time.monotonic() - begun
+
+        def again() -> T:
+            if failed:
+                raise failed.pop()
+            return attempt()
+
         retrying = Retrying(
             retry=retry_if_exception(is_transient),
             wait=wait_random_exponential(multiplier=0.05, max=2.0),
@@ -229,7 +243,7 @@ class Database:
             reraise=True,
         )
         try:
-            return retrying(attempt)
+            return retrying(again)
         except DBAPIError as error:
             if not _is_trouble(error):
                 raise

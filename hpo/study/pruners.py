@@ -34,6 +34,7 @@ __all__ = [
     "HistoryMedianPruner",
     "HistoryPercentilePruner",
     "HistorySuccessiveHalvingPruner",
+    "near_percentile",
 ]
 
 
@@ -58,12 +59,29 @@ class HistoryPercentilePruner(PercentilePruner):
             return False
         # Against NaN, which it is when every report is, neither comparison is true.
         if study.direction == StudyDirection.MAXIMIZE:
-            return bool(best < np.nanpercentile(reports, 100 - self._percentile))
-        return bool(best > np.nanpercentile(reports, self._percentile))
+            return bool(best < near_percentile(reports, 100 - self._percentile, best))
+        return bool(best > near_percentile(reports, self._percentile, best))
 
     def _is_due(self, step: int, trial: FrozenTrial) -> bool:
         steps = trial.intermediate_values.keys()
         return _is_first_in_interval_step(step, steps, self._n_warmup_steps, self._interval_steps)
+
+
+def near_percentile(reports: np.ndarray, percentile: float, value: float) -> float:
+    """The percentile of sorted reports, or a number on the same side of `value` as it.
+
+    NumPy would part all reports again at each look. It is asked when the value lies among the
+    reports around the percentile.
+    """
+    known = reports[: np.searchsorted(reports, math.nan)]
+    if len(known):
+        place = int((len(known) - 1) * percentile / 100)
+        # One further on each side than the percentile lies between: no rounding reaches it.
+        low, high = float(known[max(place - 1, 0)]), float(known[min(place + 2, len(known) - 1)])
+        # Between infinities NumPy finds NaN.
+        if math.isfinite(high - low) and not low <= value <= high:
+            return low if value < low else high
+    return float(np.nanpercentile(reports, percentile))
 
 
 class HistoryMedianPruner(HistoryPercentilePruner, MedianPruner):
@@ -86,7 +104,7 @@ class HistorySuccessiveHalvingPruner(SuccessiveHalvingPruner):
                 return False
             if math.isnan(value):
                 return True
-            rivals = self._rivals(history, rung)
+            rivals = self._rivals(history, rung, trial)
             study._storage.set_trial_system_attr(trial._trial_id, rung_key(rung), value)
             if not self._promotes(value, rivals, study.direction):
                 return True
@@ -96,9 +114,9 @@ class HistorySuccessiveHalvingPruner(SuccessiveHalvingPruner):
         factor: int = self._reduction_factor ** (self._min_early_stopping_rate + rung)
         return self._min_resource * factor  # type: ignore[operator]
 
-    def _rivals(self, history: History, rung: int) -> np.ndarray:
+    def _rivals(self, history: History, rung: int, trial: FrozenTrial) -> np.ndarray:
         """The values at a rung that the trial is compared with, its own excepted."""
-        return history.marks(rung).values
+        return history.marks(rung, trial._trial_id).values
 
     def _promotes(self, value: float, rivals: np.ndarray, direction: StudyDirection) -> bool:
         """Whether the value is among the best of the rung, one in `reduction_factor`."""
@@ -154,8 +172,8 @@ class _BracketPruner(HistorySuccessiveHalvingPruner):
         self._lots = lots
         self._budget = budget
 
-    def _rivals(self, history: History, rung: int) -> np.ndarray:
-        marks = history.marks(rung)
+    def _rivals(self, history: History, rung: int, trial: FrozenTrial) -> np.ndarray:
+        marks = history.marks(rung, trial._trial_id)
         lots = history.checksums(marks.numbers) % self._budget
         return marks.values[(lots >= self._lots.start) & (lots < self._lots.stop)]
 

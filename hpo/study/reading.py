@@ -6,6 +6,7 @@ import datetime
 import json
 from collections.abc import Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,6 +18,8 @@ from hpo.study.looks import chunks
 
 __all__ = [
     "INFINITE",
+    "SampledTrial",
+    "new_trial",
     "parsed_distribution",
     "read_first_distributions",
     "read_new_trial",
@@ -87,12 +90,56 @@ _ATTRIBUTES = {
     "user_attrs": _ordered(t.trial_user_attributes, "key"),
     "system_attrs": _ordered(t.trial_system_attributes, "key"),
 }
+# Constraints, and what the sampler has noted for itself.
+_LOOKED_AT = ("constraints", "tpe:")
 _NOTED = _ATTRIBUTES["system_attrs"].where(
-    sa.or_(
-        t.trial_system_attributes.c.key.like("constraints%"),
-        t.trial_system_attributes.c.key.like("tpe:%"),
-    )
+    sa.or_(*(t.trial_system_attributes.c.key.like(f"{key}%") for key in _LOOKED_AT))
 )
+
+
+# Of a trial that is not read yet.
+_NOTHING: Any = MappingProxyType({})
+
+
+class SampledTrial(FrozenTrial):
+    """A trial that TPE goes through at each suggestion, hundreds of them; not to be changed.
+
+    What it looks at are plain attributes: Optuna's are properties, and the constraints one that
+    searches all system attributes.
+    """
+
+    number = -1
+    value: float | None = None
+    params = _NOTHING
+    distributions = _NOTHING
+    system_attrs = _NOTHING
+    constraints = _NOTHING
+
+    @classmethod
+    def of(cls, trial: FrozenTrial) -> SampledTrial:
+        """The trial with what TPE looks at, and of a pruned one's reports the last alone."""
+        pruned = trial.state is TrialState.PRUNED
+        sampled = cls(
+            number=trial.number,
+            state=trial.state,
+            value=None,
+            values=trial.values,
+            datetime_start=None,
+            datetime_complete=None,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs={},
+            system_attrs={k: v for k, v in trial.system_attrs.items() if k.startswith(_LOOKED_AT)},
+            intermediate_values=dict(sorted(trial.intermediate_values.items())[-1:])
+            if pruned
+            else {},
+            trial_id=trial._trial_id,
+        )
+        sampled.number, sampled.value = trial.number, trial.value
+        sampled.params, sampled.distributions = trial.params, trial.distributions
+        sampled.system_attrs = sampled._system_attrs
+        sampled.constraints = trial.constraints
+        return sampled
 
 
 @lru_cache(maxsize=4096)
@@ -123,6 +170,11 @@ def read_new_trial(connection: sa.Connection, trial_id: int) -> FrozenTrial:
     return _bare(connection.execute(_TRIALS, {"ids": [trial_id]}).one())
 
 
+def new_trial(trial_id: int, number: int, began: datetime.datetime) -> FrozenTrial:
+    """The same from what its claim knows; `began` as Optuna keeps it, in naive UTC."""
+    return _trial(trial_id, number, TrialState.RUNNING, began, None)
+
+
 def read_trials(connection: sa.Connection, trial_ids: Sequence[int]) -> list[FrozenTrial]:
     """The trials with everything that belongs to them, one statement a table and chunk."""
     trials: list[FrozenTrial] = []
@@ -135,20 +187,20 @@ def read_trials(connection: sa.Connection, trial_ids: Sequence[int]) -> list[Fro
     return trials
 
 
-def read_sampled(connection: sa.Connection, trial_ids: Sequence[int]) -> list[FrozenTrial]:
+def read_sampled(connection: sa.Connection, trial_ids: Sequence[int]) -> list[SampledTrial]:
     """The trials with what Optuna's TPE looks at.
 
     That is parameters and value, of pruned trials the last report, and of system attributes
     constraints and what the sampler has noted for itself.
     """
-    trials: list[FrozenTrial] = []
+    trials: list[SampledTrial] = []
     for chunk in chunks(trial_ids):
         found = _with_params(connection, chunk)
         pruned = [i for i, trial in found.items() if trial.state is TrialState.PRUNED]
         if pruned:
             _add_reports(found, connection.execute(_LAST_REPORTS, {"ids": pruned}))
         _add_attributes(found, "system_attrs", connection.execute(_NOTED, {"ids": chunk}))
-        trials += found.values()
+        trials += map(SampledTrial.of, found.values())
     return trials
 
 
@@ -179,18 +231,29 @@ def _add_attributes(found: dict[int, FrozenTrial], name: str, rows: sa.CursorRes
 
 
 def _bare(row: sa.Row[Any]) -> FrozenTrial:
+    state = TrialState[row.state]
+    return _trial(row.trial_id, row.number, state, row.datetime_start, row.datetime_complete)
+
+
+def _trial(
+    trial_id: int,
+    number: int,
+    state: TrialState,
+    start: datetime.datetime | None,
+    complete: datetime.datetime | None,
+) -> FrozenTrial:
     return FrozenTrial(
-        number=row.number,
-        state=TrialState[row.state],
+        number=number,
+        state=state,
         value=None,
-        datetime_start=_local(row.datetime_start),
-        datetime_complete=_local(row.datetime_complete),
+        datetime_start=_local(start),
+        datetime_complete=_local(complete),
         params={},
         distributions={},
         user_attrs={},
         system_attrs={},
         intermediate_values={},
-        trial_id=row.trial_id,
+        trial_id=trial_id,
     )
 
 

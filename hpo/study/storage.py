@@ -30,7 +30,12 @@ from hpo.study import tables as t
 from hpo.study.database import Database, T, Work
 from hpo.study.history import History
 from hpo.study.leases import Lease, Outcome, Slots
-from hpo.study.reading import read_first_distributions, read_new_trial, read_trials
+from hpo.study.reading import (
+    new_trial,
+    read_first_distributions,
+    read_new_trial,
+    read_trials,
+)
 from hpo.study.studies import StudyRecord
 from hpo.study.trials import AllTrials, WindowTrials
 from hpo.study.writes import TrialWrites, upsert
@@ -63,8 +68,10 @@ class StudyStorage(BaseStorage):
         self._writes = TrialWrites()
         if lease.resumed:
             self._trial = self._trials.load(lease.trial_id)
+        elif lease.began is not None:
+            # The claim has just created it: there is nothing to read.
+            self._trial = new_trial(lease.trial_id, lease.number, lease.began)
         else:
-            # The claim has just created it: there is nothing else to read.
             self._trial = self._database.read(lambda c: read_new_trial(c, lease.trial_id))
         return self._trial
 
@@ -83,7 +90,14 @@ class StudyStorage(BaseStorage):
 
     def finish(self, slots: Slots, outcome: Outcome) -> None:
         """Writes what was gathered and the outcome, and ends trial and slot."""
-        self._write(slots, outcome, None)
+        trial, told = self._trial, outcome.as_told()
+        if self._write(slots, outcome, None) and trial is not None:
+            trial.state = TrialState[told.state]
+            trial.values = None if told.value is None else [told.value]
+            # What this worker knows, it need not read.
+            if self._window is not None:
+                self._window.tell(trial)
+            self._history.tell(trial)
         self.drop()
 
     def fail(self, slots: Slots, failure: str) -> None:
@@ -92,10 +106,11 @@ class StudyStorage(BaseStorage):
         self.set_trial_user_attr(self._trial._trial_id, "reason", failure)
         self.finish(slots, Outcome("FAIL", None, failure))
 
-    def _write(self, slots: Slots, outcome: Outcome | None, patience: float | None) -> None:
+    def _write(self, slots: Slots, outcome: Outcome | None, patience: float | None) -> bool:
         assert self._lease is not None
-        slots.write(self._lease, self._writes, outcome, patience)
+        ended = slots.write(self._lease, self._writes, outcome, patience)
         self._writes = TrialWrites()
+        return ended
 
     def _held(self, trial_id: int) -> FrozenTrial:
         if self._trial is None or self._trial._trial_id != trial_id:

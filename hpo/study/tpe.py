@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,11 @@ class WindowTPESampler(TPESampler):
         study: optuna.Study,
     ) -> dict[str, np.ndarray]:
         """As Optuna's, a column at a time instead of a value at a time."""
-        params = [self._get_params(trial, study) for trial in trials]
+        running = TrialState.RUNNING
+        params = [
+            self._get_params(trial, study) if trial.state is running else trial.params
+            for trial in trials
+        ]
         params = [each for each in params if search_space.keys() <= each.keys()]
         return {
             name: _internal(distribution, [each[name] for each in params])
@@ -102,14 +106,19 @@ class _Window:
     def __init__(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
         self._study = study
         self._trials = trials
+        self._chosen: dict[tuple[TrialState, ...], list[FrozenTrial]] = {}
 
     def _get_trials(
         self,
         deepcopy: bool = True,  # noqa: ARG002 - TPE changes no trial and asks for no copy
-        states: Container[TrialState] | None = None,
+        states: Iterable[TrialState] = _STATES,
         use_cache: bool = False,  # noqa: ARG002
     ) -> list[FrozenTrial]:
-        return [trial for trial in self._trials if states is None or trial.state in states]
+        # TPE asks several times for a suggestion, and changes no list of what it gets.
+        wanted = tuple(states)
+        if wanted not in self._chosen:
+            self._chosen[wanted] = [trial for trial in self._trials if trial.state in wanted]
+        return self._chosen[wanted]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
@@ -124,8 +133,13 @@ class _Groups(_GroupDecomposedSearchSpace):
     def calculate(self, study: optuna.Study, use_cache: bool = False) -> _SearchSpaceGroup:
         states = (TrialState.COMPLETE, TrialState.PRUNED)
         groups, seen = _SearchSpaceGroup(), set()
+        last: Any = None
         for trial in study._get_trials(deepcopy=False, states=states, use_cache=use_cache):
-            names = frozenset(trial.distributions)
+            # Mostly the same as of the trial before: to compare is cheaper than to hash.
+            if trial.distributions.keys() == last:
+                continue
+            last = trial.distributions.keys()
+            names = frozenset(last)
             if names not in seen:
                 seen.add(names)
                 groups.add_distributions(trial.distributions)

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.study import tables as t
 from hpo.study.database import Database
 from hpo.study.looks import OPEN, Seen
-from hpo.study.reading import read_sampled, read_trials
+from hpo.study.reading import SampledTrial, read_sampled, read_trials
 from hpo.study.window import BEST, best_of
 
 __all__ = ["AllTrials", "WindowTrials"]
@@ -75,6 +75,12 @@ class WindowTrials:
         self._seen: Seen | None = None
         self._best: list[FrozenTrial] = []
         self._recent: list[FrozenTrial] = []
+        self._told: dict[int, SampledTrial] = {}
+
+    def tell(self, trial: FrozenTrial) -> None:
+        """A trial that this worker has ended: the next look need not read it."""
+        if self._seen is not None:
+            self._told = {_key(trial): SampledTrial.of(trial)}
 
     def refreshed(self, connection: sa.Connection, without: int | None = None) -> list[FrozenTrial]:
         """The finished trials of the window and the running ones, in the order of their numbers.
@@ -89,12 +95,13 @@ class WindowTrials:
             seen, states = self._seen.look(connection, self._study_id)
             ended = list(states)
         running = [i for i, state in seen.open.items() if state is TrialState.RUNNING]
-        wanted = {*ended, *running} - {without}
-        news = {_key(trial): trial for trial in read_sampled(connection, sorted(wanted))}
+        wanted = {*ended, *running} - {without, *self._told}
+        read = read_sampled(connection, sorted(wanted))
+        news = self._told | {_key(trial): trial for trial in read}
         # Of the running ones, those that have ended since the look are seen with the next one.
         others = [news[i] for i in running if i in news and news[i].state is TrialState.RUNNING]
         self._add([news[i] for i in ended])
-        self._seen = seen
+        self._seen, self._told = seen, {}
         window = {_key(trial): trial for trial in [*self._best, *self._recent, *others]}
         return [window[i] for i in sorted(window)]
 

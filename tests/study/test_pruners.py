@@ -8,6 +8,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 import sqlalchemy as sa
@@ -16,6 +17,7 @@ from optuna.trial import TrialState, create_trial
 from hpo.study.database import Database
 from hpo.study.history import rung_key
 from hpo.study.leases import Outcome
+from hpo.study.pruners import near_percentile
 from hpo.study.storage import StudyStorage, make_study
 from hpo.study.strategies import make_pruner
 from hpo.study.studies import StudyRecord
@@ -288,3 +290,20 @@ def _assert_decided_as_marked(trials: list[optuna.trial.FrozenTrial]) -> None:
             count = 1 + sum(rival is not None for rival in rivals)
             pruned = better >= max(count // 2, 1)
         assert (trial.state is TrialState.PRUNED) == pruned
+
+
+def test_percentile_of_sorted_reports_decides_as_numpys() -> None:
+    rng = random.Random(4)
+    odd = [math.nan, math.inf, -math.inf, 0.5, 0.5, 1e308, -1e308]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(3000):
+            count, share = rng.randint(1, 12), rng.choice([0.0, 0.1, 0.5])
+            values = [
+                rng.choice(odd) if rng.random() < share else rng.random() for _ in range(count)
+            ]
+            reports, percentile = np.sort(np.array(values)), rng.choice([0, 25.0, 50, 87.3, 100])
+            value = rng.choice([*values, rng.random(), math.inf, -math.inf])
+            ours = near_percentile(reports, percentile, value)
+            numpys = np.nanpercentile(np.array(values), percentile)
+            assert (value < ours, value > ours) == (value < numpys, value > numpys)

@@ -289,6 +289,36 @@ class _Away(Database):
 
         return super().write(gone, patience)
 
+    write_at_once = write
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_a_trial_costs_few_statements(prepared_url: str, opened: Open) -> None:
+    database = opened(prepared_url)
+    holder = Holder(database, new_study(database))
+    sent: list[str] = []
+    sa.event.listen(
+        database.engine, "before_cursor_execute", lambda _c, _r, text, *_: sent.append(text)
+    )
+    trial = holder.begin()
+    # The study's lock, and all the rest.
+    assert len(sent) == 2
+    for name, (distribution, value) in DISTRIBUTIONS.items():
+        internal = distribution.to_internal_repr(value)
+        holder.storage.set_trial_param(holder.lease.trial_id, name, internal, distribution)
+    for write in ({"device": "CPU"}, {"host": "a", "seconds": 1.0}):
+        sent.clear()
+        for key, attr in write.items():
+            trial.set_user_attr(key, attr)
+        holder.storage.flush(holder.slots)
+        assert len(sent) == 1
+    sent.clear()
+    trial.report(0.5, 1)
+    trial.set_user_attr("epochs", 1)
+    holder.end()
+    assert len(sent) == 1
+
 
 def test_failed_trial_tells_its_reason(database: Database, plain: Plain) -> None:
     holder = Holder(database, new_study(database))

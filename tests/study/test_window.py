@@ -190,6 +190,56 @@ def test_running_trials_of_others_are_seen(database: Database) -> None:
     assert _read(reader) == []
 
 
+def _end(database: Database, record: StudyRecord, storage: StudyStorage, outcome: Outcome) -> None:
+    """A trial of every kind of write, ended by the worker of the storage."""
+    slots = slots_of(database, record)
+    lease = claimed(slots)
+    storage.hold(lease)
+    for name, distribution in (DISTRIBUTIONS | CONDITIONAL).items():
+        value = 1.0 if name == "norm" else 16.0
+        storage.set_trial_param(lease.trial_id, name, value, distribution)
+    for step, value in ((1, 0.25), (2, math.nan), (3, math.inf)):
+        storage.set_trial_intermediate_value(lease.trial_id, step, value)
+    storage.set_trial_system_attr(lease.trial_id, "constraints:size", 1.0)
+    storage.set_trial_system_attr(lease.trial_id, "tpe:relative_params:0", '{"rate": 0.5}')
+    storage.set_trial_system_attr(lease.trial_id, "other", 1)
+    storage.set_trial_user_attr(lease.trial_id, "device", "CPU")
+    storage.finish(slots, outcome)
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Outcome("COMPLETE", 0.5),
+        Outcome("COMPLETE", -math.inf),
+        Outcome("PRUNED", 0.25),
+        Outcome("PRUNED"),
+        Outcome("COMPLETE", math.nan),
+        Outcome("FAIL"),
+    ],
+    ids=str,
+)
+def test_what_a_worker_knows_is_what_others_read(outcome: Outcome, database: Database) -> None:
+    record = new_study(database, trials=9)
+    storage = StudyStorage(database, record)
+    _read(storage)
+    for _ in range(2):
+        _end(database, record, storage, outcome)
+        assert _fields(_read(storage)) == _fields(_read(StudyStorage(database, record)))
+
+
+def test_result_that_was_told_from_outside_is_read(database: Database, plain: Plain) -> None:
+    record = new_study(database)
+    storage, slots = StudyStorage(database, record), slots_of(database, record)
+    lease = claimed(slots)
+    storage.hold(lease)
+    _read(storage)
+    plain(database).set_trial_state_values(lease.trial_id, TrialState.COMPLETE, [0.75])
+    storage.finish(slots, Outcome("COMPLETE", 0.5))
+    (trial,) = _read(storage)
+    assert trial.value == 0.75
+
+
 def test_trials_have_what_tpe_looks_at(database: Database, plain: Plain) -> None:
     record = new_study(database)
     study = optuna.load_study(study_name="digits", storage=plain(database))

@@ -6,7 +6,9 @@ not slow each other down would end after
 
     seconds of a bare epoch * epochs * trials / trainers
 
-which is 1.00 in the table. It goes to stderr, one line of JSON for each repeat to stdout:
+which is 1.00 in the table. A machine that is faster or slower from minute to minute spoils that, so
+the table also has what the trials themselves say of their epochs, training and validation. It goes
+to stderr, one line of JSON for each repeat to stdout:
 
     python -m benchmarks.overhead --trials 8 --epochs 5 --repeats 3
 """
@@ -36,6 +38,9 @@ _FIGURES = (
     "bare_seconds",
     "bare_validation_seconds",
     "bare_side_by_side_seconds",
+    "in_epochs_seconds",
+    "wall_over_epochs",
+    "without_startup_over_epochs",
     "wall_over_bare",
     "without_startup_over_bare",
     "wall_over_side_by_side",
@@ -74,12 +79,17 @@ def compare(job: Job, bare_epochs: int) -> Row:
     bare = epochs * mean(each["train"] for each in (*before, *after))
     side_by_side = epochs * mean(each["train"] for each in together)
     wall, startup = row["wall_seconds"], row["startup_seconds"]
+    # All trials cost the same. The median leaves out those that trace.
+    in_epochs = job.trials * row["in_epochs_of_a_trial"]
     return row | {
         "bare_seconds": round(bare, 2),
         "bare_validation_seconds": round(
             epochs * mean(each["validation"] for each in (*before, *after)), 2
         ),
         "bare_side_by_side_seconds": round(side_by_side, 2),
+        "in_epochs_seconds": round(in_epochs, 2),
+        "wall_over_epochs": round(wall * trainers / in_epochs, 3),
+        "without_startup_over_epochs": round((wall - startup) * trainers / in_epochs, 3),
         "wall_over_bare": round(wall * trainers / bare, 3),
         "without_startup_over_bare": round((wall - startup) * trainers / bare, 3),
         "wall_over_side_by_side": round(wall * trainers / side_by_side, 3),

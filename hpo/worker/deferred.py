@@ -30,8 +30,8 @@ SELDOM_USED = (
     "sklearn.model_selection",
     "sklearn.pipeline",
 )
-# Those whose absence says that the module has not been asked for anything: tools that walk over all
-# modules ask for other names with underscores (`__file__` is there, `__wrapped__` never is).
+# Asked for by whoever uses a module. Other names with underscores, such as `__wrapped__`, are asked
+# for by tools that walk over all modules there are, and run none.
 _TELLING = ("__all__", "__version__")
 
 

@@ -112,24 +112,24 @@ def _take_new() -> sa.Select[Any]:
         .returning(trial.trial_id, trial.number, trial.datetime_start)
         .cte("created")
     )
+
+    def only(column: sa.ColumnElement[Any]) -> sa.ScalarSelect[Any]:
+        # Of one row, or of none.
+        return sa.select(column).scalar_subquery()
+
+    began = only(created.c.datetime_start).label("began")
     taken = (
         t.hpo_slots.update()
-        .where(slot.study_id == study, slot.slot == new.c.slot)
+        .where(slot.study_id == study, slot.slot == only(new.c.slot))
         .values(
             state="leased",
             token=slot.token + 1,
             worker=sa.bindparam("claimer", type_=sa.String),
             expires_at=t.clock() + sa.bindparam("seconds", type_=sa.Double),
-            trial_id=created.c.trial_id,
-            number=created.c.number,
+            trial_id=only(created.c.trial_id),
+            number=only(created.c.number),
         )
-        .returning(
-            slot.slot,
-            slot.token,
-            slot.trial_id,
-            slot.number,
-            created.c.datetime_start.label("began"),
-        )
+        .returning(slot.slot, slot.token, slot.trial_id, slot.number, began)
         .cte("taken")
     )
     return sa.select(taken)

@@ -52,14 +52,14 @@ class Prepare:
     Attributes:
         threads: This trainer's share of the cores.
         shared: Folder in which the trainers of this machine share data and graphs.
-        fingerprint: Of the study's data.
+        fingerprint: Of the study's data, which may lie there.
     """
 
     spec_json: str
     project: Path
     threads: int
-    shared: Path | None
-    fingerprint: str
+    shared: Path | None = None
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True)

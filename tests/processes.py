@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable
 from multiprocessing import forkserver, get_context
 from pathlib import Path
@@ -63,6 +64,8 @@ class Forked:
         environment: dict[str, str] | None = None,
     ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="hpo-output-"))
+        # Not everybody wants to know what it said.
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._said = ("", "")
         environment = dict(os.environ) if environment is None else environment
         self._process = context().Process(

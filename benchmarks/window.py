@@ -1,9 +1,9 @@
 """What the window of the TPE sampler costs in quality: Optuna's TPE on all trials against ours.
 
-Functions to minimize with five float parameters, in memory, with several seeds. The window may
-be smaller than the service's, so that few trials show what many would. Run from the root:
+Functions to minimize with five float parameters, in memory, with several seeds and windows. Run
+from the root:
 
-    python -m benchmarks.window --trials 1500 --recent 300 --seeds 3
+    python -m benchmarks.window --trials 1500 --recent 250 500 --seeds 5
 
 A table goes to stderr, one line of JSON for each run to stdout.
 """
@@ -24,6 +24,7 @@ from typing import Any
 import optuna
 
 from hpo.study.tpe import WindowTPESampler
+from hpo.study.window import RECENT
 
 _DIMENSIONS = 5
 
@@ -48,13 +49,13 @@ FUNCTIONS: dict[str, Callable[[Sequence[float]], float]] = {
 }
 
 
-def run(name: str, kind: str, seed: int, trials: int, recent: int) -> dict[str, Any]:
+def run(name: str, recent: int | None, seed: int, trials: int) -> dict[str, Any]:
     """One search; its best value, the median of its last hundred, and the CPU time of its end."""
     options: dict[str, Any] = {"multivariate": True, "group": True, "seed": seed}
     sampler = (
-        WindowTPESampler(recent=recent, **options)
-        if kind == "window"
-        else optuna.samplers.TPESampler(**options)
+        optuna.samplers.TPESampler(**options)
+        if recent is None
+        else WindowTPESampler(recent=recent, **options)
     )
     study = optuna.create_study(sampler=sampler)
 
@@ -69,7 +70,6 @@ def run(name: str, kind: str, seed: int, trials: int, recent: int) -> dict[str, 
     last = [trial.value for trial in study.get_trials(deepcopy=False)[-100:]]
     return {
         "function": name,
-        "kind": kind,
         "seed": seed,
         "trials": trials,
         "recent": recent,
@@ -82,7 +82,9 @@ def run(name: str, kind: str, seed: int, trials: int, recent: int) -> dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description="TPE on a window against TPE on all trials.")
     parser.add_argument("--trials", type=int, default=1_500)
-    parser.add_argument("--recent", type=int, default=300, help="trials in the window")
+    parser.add_argument(
+        "--recent", type=int, nargs="+", default=[RECENT], help="trials in the window"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -90,20 +92,21 @@ def main() -> None:
     rows = []
     for seed in range(arguments.seeds):
         for name in FUNCTIONS:
-            for kind in ("all", "window"):
-                row = run(name, kind, seed, arguments.trials, arguments.recent)
+            for recent in (None, *arguments.recent):
+                row = run(name, recent, seed, arguments.trials)
                 rows.append(row)
                 print(json.dumps(row), flush=True)
     print(f"{'':22}{'best':>10}{'last 100':>10}{'CPU ms':>8}   (medians)", file=sys.stderr)
     for name in FUNCTIONS:
-        for kind in ("all", "window"):
-            same = [row for row in rows if (row["function"], row["kind"]) == (name, kind)]
+        for recent in (None, *arguments.recent):
+            same = [row for row in rows if (row["function"], row["recent"]) == (name, recent)]
             figures = [
                 statistics.median(row[key] for row in same)
                 for key in ("best", "last_median", "cpu_ms_per_trial")
             ]
+            best, last, milliseconds = figures
             print(
-                f"{name:12}{kind:10}{figures[0]:10.4g}{figures[1]:10.4g}{figures[2]:8.1f}",
+                f"{name:12}{recent or 'all':<10}{best:10.4g}{last:10.4g}{milliseconds:8.1f}",
                 file=sys.stderr,
             )
 

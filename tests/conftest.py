@@ -39,9 +39,9 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def forkserver() -> Iterator[str]:
     """Address of one fork server for all commands of a session: Keras is imported once."""
-    from hpo.worker.forkserver import ForkServer
+    from hpo.worker.forkserver import start_forkserver
 
-    server = ForkServer()
+    server = start_forkserver()
     yield server.address
     server.close()
 

@@ -11,6 +11,7 @@ import gc
 import io
 import os
 import sys
+from typing import NoReturn
 
 import click
 
@@ -22,7 +23,7 @@ from hpo.errors import HpoError
 _MANY_OBJECTS = 50_000
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Runs a command; every error becomes one message and its exit code."""
     hide_passwords_from_ps()
     # Imported modules stay: to look for garbage among them costs a tenth of a short command.

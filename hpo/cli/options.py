@@ -106,13 +106,14 @@ def opened(
 @contextmanager
 def trainers_of_command() -> Iterator[Any]:
     """Where trainers come from; a fork server that was started for them ends with the command."""
-    from hpo.worker.forkserver import FORKING, ForkServer
+    from hpo.worker.forking import FORKING
+    from hpo.worker.forkserver import start_forkserver
 
     address = os.environ.get(FORKSERVER)
     with ExitStack() as stack:
         if address is None and FORKING:
             # First of all: it imports Keras while this process imports the rest.
-            address = stack.enter_context(closing(ForkServer())).address
+            address = stack.enter_context(closing(start_forkserver())).address
         from hpo.worker.trainers import Trainers
 
         yield stack.enter_context(closing(Trainers(address)))

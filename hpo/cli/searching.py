@@ -130,7 +130,7 @@ def import_kerastuner(folder: Path, file: Path, project: Path, storage: str | No
 @click.command()
 @click.argument("study")
 @click.option("--threads", type=click.IntRange(min=1), help="Cores for its trainer.  [all]")
-@click.option("--with-parent", is_flag=True, hidden=True, help="Begin and leave as stdin says.")
+@click.option("--with-parent", is_flag=True, hidden=True, help="Leave when stdin closes.")
 @click.option("--name", hidden=True, help="Unlike any other worker's.")
 @db_timeout_option
 @lease_option
@@ -152,12 +152,10 @@ def worker(
     with trainers_of_command() as trainers:
         from hpo.launch.local import available_cores
         from hpo.worker.loop import Worker, WorkerOptions
-        from hpo.worker.parent import stop_with_parent, wait_for_parent
+        from hpo.worker.parent import stop_with_parent
         from hpo.worker.signals import INTERRUPTED, interruptible
 
         log_to_stderr(logging.WARNING if with_parent else logging.INFO)
-        if with_parent and not wait_for_parent():
-            return 0
         options = WorkerOptions(
             project, artifacts_place(artifacts, project), lease, threads or available_cores()
         )

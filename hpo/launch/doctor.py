@@ -31,7 +31,7 @@ from hpo.launch.local import available_cores
 from hpo.study import tables as t
 from hpo.study.database import EMBEDDED, Database, masked, parse_url
 from hpo.study.studies import study_names
-from hpo.worker.forkserver import FORKING
+from hpo.worker.forking import FORKING
 
 State = Literal["ok", "warning", "problem"]
 

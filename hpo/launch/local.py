@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -17,7 +18,7 @@ from hpo.errors import HpoError, StorageError
 from hpo.launch.places import DB_TIMEOUT
 from hpo.study.leases import MOST_LOST
 from hpo.study.workers import worker_name
-from hpo.worker.parent import BEGIN
+from hpo.worker.forking import FORKING, Forked, ForkServer
 
 logger = logging.getLogger(__name__)
 
@@ -57,17 +58,11 @@ class LaunchOptions:
     db_timeout: float = DB_TIMEOUT
 
 
-@dataclass(frozen=True)
-class _Worker:
-    name: str
-    process: subprocess.Popen[bytes]
-
-
 class LocalWorkers:
     """Worker processes on this machine. They end with this object, however its process ends.
 
-    They load what they need at once, while the study may still have to be made, and touch nothing
-    before they are told to begin. A context manager: at its end they have left.
+    They are forked, where that is safe, from a process that imports what they need while the study
+    may still have to be made. A context manager: at its end they have left.
     """
 
     def __init__(self, options: LaunchOptions) -> None:
@@ -75,23 +70,29 @@ class LocalWorkers:
         self._on_death: Callable[[str], None] = _mourn_nobody
         self._restarts = 0
         self._finished = 0
-        self._workers = [self._start() for _ in range(options.workers)]
+        self._workers: list[_Worker] = []
+        self._server = self._serve() if FORKING else None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        if self._server is not None:
+            self._server.close()
 
     def begin(self, on_death: Callable[[str], None]) -> None:
-        """Has them work on the study.
+        """Starts the workers.
 
         Args:
             on_death: Told the name of a worker that was killed; its process is gone for certain.
+
+        Raises:
+            WorkersFailedError: None can be started.
         """
         self._on_death = on_death
-        for worker in self._workers:
-            _tell_to_begin(worker.process)
+        for _ in range(self.options.workers):
+            self._workers.append(self._start())
 
     def tend(self, finished: int) -> bool:
         """Replaces workers that were killed; False once all of them have left.
@@ -105,33 +106,29 @@ class LocalWorkers:
         if finished > self._finished:
             self._finished, self._restarts = finished, 0
         for index, worker in enumerate(self._workers):
-            code = worker.process.poll()
+            code = worker.exit_code()
             if code is not None and code != 0:
                 self._on_death(worker.name)
-                _close_stdin(worker.process)
                 self._workers[index] = self._replace(code)
-                _tell_to_begin(self._workers[index].process)
-        return any(worker.process.poll() is None for worker in self._workers)
+                worker.close()
+        return any(worker.exit_code() is None for worker in self._workers)
 
     def stop(self) -> None:
         """Asks every worker to give its trial back and leave; kills the ones that do not."""
-        for process in self._alive():
-            process.terminate()
+        for worker in self._workers:
+            worker.send(signal.SIGTERM)
         deadline = time.monotonic() + _LEAVE_SECONDS
         for worker in self._workers:
-            try:
-                worker.process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
+            code = worker.exit_code(max(0.0, deadline - time.monotonic()))
+            if code is None:
+                worker.send(signal.SIGKILL)
+                code = worker.exit_code(_LEAVE_SECONDS)
+            if code is None or code < 0:
                 # Without it the trial waits until the lease has run out.
                 with contextlib.suppress(StorageError):
                     self._on_death(worker.name)
-            _close_stdin(worker.process)
-
-    def _alive(self) -> Iterator[subprocess.Popen[bytes]]:
-        processes = (worker.process for worker in self._workers)
-        return (process for process in processes if process.poll() is None)
+            worker.close()
+        self._workers = []
 
     def _replace(self, code: int) -> _Worker:
         self._restarts += 1
@@ -152,28 +149,64 @@ class LocalWorkers:
 
     def _start(self) -> _Worker:
         options, name = self.options, worker_name()
-        command = [sys.executable, "-m", "hpo", "worker", options.study]
-        command += ["--with-parent", "--name", name]
-        command += ["--project", str(options.project)]
-        command += ["--lease", str(options.lease_seconds), "--threads", str(self._threads())]
-        command += ["--db-timeout", str(options.db_timeout)]
+        arguments = ["worker", options.study, "--with-parent", "--name", name]
+        arguments += ["--project", str(options.project)]
+        arguments += ["--lease", str(options.lease_seconds), "--threads", str(self._threads())]
+        arguments += ["--db-timeout", str(options.db_timeout)]
+        # Closed, it tells a worker that this process is gone.
+        stdin, ours = os.pipe()
+        try:
+            return _Worker(name, self._process(arguments, stdin), ours)
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(stdin)
+
+    def _process(self, arguments: list[str], stdin: int) -> Forked | _Spawned:
+        if self._server is None:
+            return self._spawn(arguments, stdin)
+        try:
+            return self._fork(arguments, stdin)
+        except OSError:
+            # The server was killed, perhaps by whoever looks for memory.
+            self._server.close()
+            self._server = self._serve()
+        try:
+            return self._fork(arguments, stdin)
+        except OSError:
+            raise WorkersFailedError(f"no worker can be started; {self._last_words()}") from None
+
+    def _fork(self, arguments: list[str], stdin: int) -> Forked | _Spawned:
+        assert self._server is not None
+        return Forked(self._server.address, {"arguments": arguments}, stdin)
+
+    def _serve(self) -> ForkServer:
+        with self._output() as output:
+            return ForkServer(
+                "hpo.cli.workerserver", self._environment(), stdout=None, stderr=output
+            )
+
+    def _spawn(self, arguments: list[str], stdin: int) -> Forked | _Spawned:
+        with self._output() as output:
+            return _Spawned(
+                subprocess.Popen(
+                    [sys.executable, "-m", "hpo", *arguments],
+                    env={**os.environ, **self._environment()},
+                    stdin=stdin,
+                    stderr=output,
+                    # As for a server: Ctrl-C in a terminal is for this process.
+                    start_new_session=True,
+                )
+            )
+
+    def _environment(self) -> dict[str, str]:
         # Not on the command line, where every user of the machine could read a password.
-        environment = os.environ | {"HPO_STORAGE": options.url}
-        environment["HPO_ARTIFACTS"] = options.artifacts
+        options = self.options
+        environment = {"HPO_STORAGE": options.url, "HPO_ARTIFACTS": options.artifacts}
         if options.forkserver is not None:
             environment["HPO_FORKSERVER"] = options.forkserver
-        # Its stdin tells a worker when to begin and, closed, that this process is gone; a session
-        # of its own keeps a terminal's Ctrl-C away from it.
-        with self._output() as output:
-            process = subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.PIPE,
-                bufsize=0,
-                stderr=output,
-                start_new_session=True,
-            )
-        return _Worker(name, process)
+        return environment
 
     def _output(self) -> contextlib.AbstractContextManager[BinaryIO | None]:
         log = self.options.log
@@ -190,16 +223,45 @@ def _mourn_nobody(_name: str) -> None:
     """A worker that has not begun leaves nothing behind."""
 
 
-def _tell_to_begin(process: subprocess.Popen[bytes]) -> None:
-    assert process.stdin is not None
-    # One that is gone already is found, and replaced, by `tend`.
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.write(BEGIN)
+class _Spawned:
+    """Where forking is not safe: with an import of its own."""
+
+    orphaned = False
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    def exit_code(self, timeout: float) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(timeout)
+        return None
 
 
-def _close_stdin(process: subprocess.Popen[bytes]) -> None:
-    assert process.stdin is not None
-    process.stdin.close()
+class _Worker:
+    """A worker's process, and the pipe whose end the worker takes for the end of this process."""
+
+    def __init__(self, name: str, process: Forked | _Spawned, pipe: int) -> None:
+        self.name = name
+        self._process = process
+        self._pipe = pipe
+
+    def exit_code(self, timeout: float = 0) -> int | None:
+        """Negative: the signal that killed it; None while it works."""
+        code = self._process.exit_code(timeout)
+        if code is None and self._process.orphaned:
+            # Nobody could say when it has ended. Its trial goes on elsewhere.
+            self.send(signal.SIGKILL)
+            return -signal.SIGKILL
+        return code
+
+    def send(self, signal_number: int) -> None:
+        if self._process.exit_code(0) is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal_number)
+
+    def close(self) -> None:
+        os.close(self._pipe)
 
 
 def available_cores() -> int:

@@ -137,6 +137,16 @@ def masked(text: str) -> str:
     return url.render_as_string(hide_password=True)
 
 
+def import_driver(text: str) -> None:
+    """Imports what a `Database` of this URL imports when it is made, and connects to nothing."""
+    url = parse_url(text)
+    if url.drivername == EMBEDDED:
+        import hpo.study.embedded  # noqa: F401
+
+        url = sa.make_url(f"{_DRIVERS['postgresql']}://")
+    url.get_dialect().import_dbapi()
+
+
 class Database:
     """Transactions on one database; retries with backoff while the database is away.
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
-import socket
-import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,10 +14,8 @@ import psutil
 
 from hpo.errors import HpoError
 from hpo.worker import messages as m
-from hpo.worker.forkserver import FORKING, ForkServer
-
-# A trainer may be busy importing Keras when it is asked for the first time.
-_START_SECONDS = 120
+from hpo.worker.forking import FORKING, Forked, ForkServer
+from hpo.worker.forkserver import start_forkserver
 
 
 class TrainerDiedError(HpoError):
@@ -158,58 +153,20 @@ class Trainers:
 
     def _server_address(self) -> str:
         if self.address is None:
-            self._server = ForkServer()
+            self._server = start_forkserver()
         assert self.address is not None
         return self.address
 
 
-class _Forked:
-    def __init__(self, server: socket.socket) -> None:
-        self._server = server
-        self._buffer = b""
-        self._code: int | None = None
-        self.pid = self._next(_START_SECONDS)["pid"]
-
-    def exit_code(self, timeout: float) -> int | None:
-        if self._code is None and self._server.fileno() >= 0:
-            try:
-                self._code = self._next(timeout)["exit"]
-            except TimeoutError:
-                return None
-            except OSError:
-                self._server.close()
-                return None
-            self._server.close()
-        return self._code
-
-    def _next(self, timeout: float) -> dict[str, int]:
-        deadline = time.monotonic() + timeout
-        while b"\n" not in self._buffer:
-            # A timeout of zero would make the socket non-blocking.
-            self._server.settimeout(max(0.001, deadline - time.monotonic()))
-            chunk = self._server.recv(4096)
-            if not chunk:
-                raise ConnectionResetError("the fork server is gone")
-            self._buffer += chunk
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        answer: dict[str, int] = json.loads(line)
-        return answer
-
-
 def _fork(address: str, log: Path | None, leading: bool) -> Trainer:
     ours, theirs = multiprocessing.Pipe()
-    server = socket.socket(socket.AF_UNIX)
-    try:
-        server.connect(address)
-        wanted = {"log": str(log) if log else None, "cwd": str(Path.cwd()), "leading": leading}
-        socket.send_fds(server, [json.dumps(wanted).encode()], [theirs.fileno()])
-        return Trainer(_Forked(server), ours)
-    except BaseException:
-        server.close()
-        ours.close()
-        raise
-    finally:
-        theirs.close()
+    request = {"log": str(log) if log else None, "cwd": str(Path.cwd()), "leading": leading}
+    with theirs:
+        try:
+            return Trainer(Forked(address, request, theirs.fileno()), ours)
+        except BaseException:
+            ours.close()
+            raise
 
 
 class _Spawned:

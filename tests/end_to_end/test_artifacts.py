@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpo.artifacts import list_folder, open_artifacts
-from hpo.worker.forkserver import ForkServer
+from hpo.worker.forkserver import start_forkserver
 from tests.conftest import fill_disk
 from tests.end_to_end.conftest import Project, study_content
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.keras, pytest.mark.slow]
 @pytest.fixture
 def project(tmp_path: Path, bucket: str) -> Iterator[Project]:
     """Its trainers know the object store: they have their fork server's environment."""
-    server = ForkServer()
+    server = start_forkserver()
     content = study_content()
     content["search"]["trials"] = 4
     made = Project(tmp_path, server.address)

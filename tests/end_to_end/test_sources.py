@@ -20,7 +20,7 @@ from hpo.data.opening import RawPart
 from hpo.data.signature import ResolvedTask
 from hpo.spec import load_study_file
 from hpo.spec.models import DataSpec
-from hpo.worker.forkserver import ForkServer
+from hpo.worker.forkserver import start_forkserver
 from hpo.worker.trainers import Trainers
 from tests.conftest import Hpo
 from tests.end_to_end.sources import CASES, Case, Written, write_fashion_mnist
@@ -80,7 +80,7 @@ def keras_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         # Keras reads this one when it is imported.
         patch.setenv("KERAS_HOME", str(folder))
         patch.setenv("HPO_CACHE", str(folder / "pictures"))
-        server = ForkServer()
+        server = start_forkserver()
     yield server.address
     server.close()
 

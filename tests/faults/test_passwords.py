@@ -226,8 +226,11 @@ def test_row_22_processes_get_it_through_the_environment_alone(
 
     storage = f"postgresql://u:{WORD}@127.0.0.1:9/d"
     before = set(psutil.Process().children())
-    with LocalWorkers(LaunchOptions("small", storage, tmp_path, str(tmp_path), 1, 30.0, None)):
-        [child] = set(psutil.Process().children()) - before
-        assert "--with-parent" in child.cmdline()
-        assert child.environ()["HPO_STORAGE"] == storage
-        assert WORD not in " ".join(child.cmdline())
+    options = LaunchOptions("small", storage, tmp_path, str(tmp_path), 1, 30.0, "unused")
+    with LocalWorkers(options) as local:
+        local.begin(lambda _name: None)
+        [server] = set(psutil.Process().children()) - before
+        [worker] = server.children()
+        wait_for(lambda: "--with-parent" in worker.cmdline())
+        assert server.environ()["HPO_STORAGE"] == storage
+        assert WORD not in " ".join(server.cmdline() + worker.cmdline())

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from hpo.training.channel import Begun, TrialTask
-from hpo.worker.forkserver import ForkServer
+from hpo.worker.forkserver import start_forkserver
 from hpo.worker.messages import Answer, Finished, Prepare, Report
 from hpo.worker.trainers import Trainer, Trainers
 from tests.conftest import ROOT
@@ -118,7 +118,7 @@ def two_trainers(
 ) -> Iterator[tuple[Trainer, Trainer]]:
     # A server of its own, because trainers have its environment.
     monkeypatch.setenv("HPO_CACHE", str(tmp_path / "cache"))
-    server = ForkServer()
+    server = start_forkserver()
     starter = Trainers(server.address)
     trainers = starter.start(), starter.start()
     yield trainers

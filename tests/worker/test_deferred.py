@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpo.worker.deferred import DeferredModules, run_module
-from hpo.worker.forkserver import ForkServer
+from hpo.worker.forkserver import start_forkserver
 from hpo.worker.trainers import Trainers
 from tests.conftest import ROOT, wait_for
 
@@ -161,7 +161,7 @@ def test_keras_comes_without_what_trainers_seldom_use() -> None:
 
 @pytest.mark.keras
 def test_what_a_leading_trainer_had_to_run_the_next_one_has() -> None:
-    server = ForkServer()
+    server = start_forkserver()
     alone, leading = Trainers(server.address).start(), Trainers(server.address).start(leading=True)
     alone.call("pandas:Series", data=[1])
     leading.call("sklearn.datasets:load_iris")

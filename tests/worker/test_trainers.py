@@ -14,7 +14,7 @@ import pytest
 
 from hpo import errors
 from hpo.worker import trainers as trainers_module
-from hpo.worker.forkserver import ForkServer
+from hpo.worker.forkserver import start_forkserver
 from hpo.worker.messages import Call
 from hpo.worker.trainers import Trainer, TrainerDiedError, Trainers
 from tests.conftest import wait_for
@@ -106,8 +106,8 @@ def test_a_spawned_trainer_does_the_same(tmp_path: Path) -> None:
 
 OWNER = """
 import sys, time
-from hpo.worker.forkserver import ForkServer
-server = ForkServer()
+from hpo.worker.forkserver import start_forkserver
+server = start_forkserver()
 print(server.pid, server.address, flush=True)
 time.sleep(600)
 """
@@ -128,7 +128,7 @@ def test_the_server_ends_with_its_owner_however_that_ends() -> None:
 
 
 def test_closing_a_server_leaves_no_file() -> None:
-    server = ForkServer()
+    server = start_forkserver()
     folder = Path(server.address).parent
     assert folder.is_dir()
     server.close()

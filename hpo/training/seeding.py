@@ -34,6 +34,15 @@ def begin_session(seed: int) -> None:
     running._seed, running._rng = seed, random.Random(seed)
 
 
+def forget_draws() -> None:
+    """Has a builder find `tf.random` new, which `begin_session` leaves out.
+
+    What else `keras.utils.clear_session` does needs TensorFlow 1's names, whose import takes a
+    tenth of the whole.
+    """
+    context.context().clear_kernel_cache()
+
+
 def epoch_order(seed: int, epoch: int, rows: int) -> NDArray[np.int32]:
     """The order of rows in an epoch: it depends on the trial's seed and the epoch alone."""
     return np.random.default_rng([seed, epoch]).permutation(rows).astype(np.int32)

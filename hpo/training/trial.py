@@ -37,7 +37,7 @@ from hpo.training.epochs import EpochRunner, forgotten_gradients
 from hpo.training.graphs import GraphFolder
 from hpo.training.progress import Progress, follow_plateau, rate_factor, stops_early
 from hpo.training.reuse import GraphCache, Structure
-from hpo.training.seeding import begin_session, epoch_order, seed_epoch
+from hpo.training.seeding import begin_session, epoch_order, forget_draws, seed_epoch
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,7 @@ def prepare(
         data = open_search_data(spec.data, project)
     else:
         data = open_shared_data(spec.data, project, shared, fingerprint)
-    # A builder that draws with `tf.random` shall find it new; `begin_session` leaves that out.
-    keras.utils.clear_session()
+    forget_draws()
     builder = load_builder(spec.model, data.signature, project)
     study = f"{spec.to_json()}\n{data.signature.fingerprint}"
     folder = None if shared is None else GraphFolder(shared / "graphs", study)

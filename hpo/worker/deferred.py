@@ -32,6 +32,7 @@ SELDOM_USED = (
     "rich.markup",
     "rich.table",
     "scipy.optimize",
+    "scipy.stats",
     "sklearn",
     "sklearn.exceptions",
     "sklearn.gaussian_process",

@@ -1,7 +1,6 @@
 """What the window of the TPE sampler costs in quality: Optuna's TPE on all trials against ours.
 
-Functions to minimize with five float parameters, in memory, with several seeds and windows. Run
-from the root:
+Functions to minimize, in memory, with several seeds and windows. Run from the root:
 
     python -m benchmarks.window --trials 1500 --recent 250 500 --seeds 5
 
@@ -18,7 +17,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import optuna
@@ -29,23 +28,38 @@ from hpo.study.window import RECENT
 _DIMENSIONS = 5
 
 
-def sphere(x: Sequence[float]) -> float:
-    return sum((value - 1) ** 2 for value in x)
+def sphere(trial: optuna.Trial) -> float:
+    return sum((value - 1) ** 2 for value in _floats(trial))
 
 
-def rosenbrock(x: Sequence[float]) -> float:
-    pairs = itertools.pairwise(x)
+def rosenbrock(trial: optuna.Trial) -> float:
+    pairs = itertools.pairwise(_floats(trial))
     return sum(100 * (after - before**2) ** 2 + (1 - before) ** 2 for before, after in pairs)
 
 
-def rastrigin(x: Sequence[float]) -> float:
-    return sum(value**2 - 10 * math.cos(2 * math.pi * value) + 10 for value in x)
+def rastrigin(trial: optuna.Trial) -> float:
+    values = _floats(trial)
+    return sum(value**2 - 10 * math.cos(2 * math.pi * value) + 10 for value in values)
 
 
-FUNCTIONS: dict[str, Callable[[Sequence[float]], float]] = {
+def branches(trial: optuna.Trial) -> float:
+    """A choice that decides which other parameters there are, as a depth or an optimizer does."""
+    x = trial.suggest_float("x", -3.0, 5.0)
+    branch = trial.suggest_categorical("branch", ["a", "b", "c", "d", "e"])
+    own = [trial.suggest_float(f"{branch}{index}", -3.0, 5.0) for index in range(3)]
+    # The branches are nearly equally good, so none is given up early.
+    return 0.1 * "abcde".index(branch) + (x - 1) ** 2 + sum((value - 1) ** 2 for value in own)
+
+
+def _floats(trial: optuna.Trial) -> list[float]:
+    return [trial.suggest_float(f"x{index}", -3.0, 5.0) for index in range(_DIMENSIONS)]
+
+
+FUNCTIONS: dict[str, Callable[[optuna.Trial], float]] = {
     "sphere": sphere,
     "rosenbrock": rosenbrock,
     "rastrigin": rastrigin,
+    "branches": branches,
 }
 
 
@@ -58,14 +72,9 @@ def run(name: str, recent: int | None, seed: int, trials: int) -> dict[str, Any]
         else WindowTPESampler(recent=recent, **options)
     )
     study = optuna.create_study(sampler=sampler)
-
-    def objective(trial: optuna.Trial) -> float:
-        x = [trial.suggest_float(f"x{index}", -3.0, 5.0) for index in range(_DIMENSIONS)]
-        return FUNCTIONS[name](x)
-
-    study.optimize(objective, n_trials=trials - 100)
+    study.optimize(FUNCTIONS[name], n_trials=trials - 100)
     start = time.process_time()
-    study.optimize(objective, n_trials=100)
+    study.optimize(FUNCTIONS[name], n_trials=100)
     seconds = time.process_time() - start
     last = [trial.value for trial in study.get_trials(deepcopy=False)[-100:]]
     return {
@@ -86,18 +95,19 @@ def main() -> None:
         "--recent", type=int, nargs="+", default=[RECENT], help="trials in the window"
     )
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--functions", nargs="+", choices=FUNCTIONS, default=list(FUNCTIONS))
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
     rows = []
     for seed in range(arguments.seeds):
-        for name in FUNCTIONS:
+        for name in arguments.functions:
             for recent in (None, *arguments.recent):
                 row = run(name, recent, seed, arguments.trials)
                 rows.append(row)
                 print(json.dumps(row), flush=True)
     print(f"{'':22}{'best':>10}{'last 100':>10}{'CPU ms':>8}   (medians)", file=sys.stderr)
-    for name in FUNCTIONS:
+    for name in arguments.functions:
         for recent in (None, *arguments.recent):
             same = [row for row in rows if (row["function"], row["recent"]) == (name, recent)]
             figures = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +17,8 @@ from hpo.study.studies import StudyRecord
 from hpo.worker.signals import Interruption
 
 _LOOK_SECONDS = 0.5
+# A look at a study of 100,000 trials takes a second, which the workers shall have.
+_MOST_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,13 @@ def _tend(
 ) -> Snapshot:
     try:
         try:
+            next_look = 0.0
             while workers.tend(snapshot.finished) and not interruption.stop.is_set():
-                snapshot = take_snapshot(database, record)
-                show(snapshot)
+                begun = time.monotonic()
+                if begun >= next_look:
+                    snapshot = take_snapshot(database, record)
+                    show(snapshot)
+                    next_look = begun + (time.monotonic() - begun) / _MOST_SHARE
                 interruption.stop.wait(_LOOK_SECONDS)
         finally:
             workers.stop()

@@ -84,7 +84,7 @@ def _names_in_table(file: Path, form: Mapping[str, Any]) -> list[str]:
             "the column first"
         )
     name = frame.columns[0] if len(frame.columns) == 1 else form.get("image", "image")
-    check_column(frame, name)
+    check_column(frame, name, file)
     return files_in_table(frame[name], file.parent, file)
 
 

@@ -17,7 +17,7 @@ __all__ = ["BEST", "RECENT", "best_of", "window_of"]
 
 # As many as Optuna's TPESampler ever takes as the best ones.
 BEST = 25
-RECENT = 500
+RECENT = 250
 
 
 def window_of(

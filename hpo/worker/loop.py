@@ -13,6 +13,7 @@ from pathlib import Path
 from hpo.artifacts import Place, check_writable
 from hpo.errors import ArtifactsError, LeaseLostError, StorageError, StudyMismatchError
 from hpo.spec import StudySpec
+from hpo.spec.models import PythonSource
 from hpo.study import workers
 from hpo.study.database import Database
 from hpo.study.leases import Lease, NoSlot, Slots
@@ -159,10 +160,19 @@ class Worker:
         )
         found = facts.differences(here)
         if found:
+            advice = (
+                "Use the same data, builder and library versions as the study was created with."
+            )
+            source = self._spec.data.source
+            if here.data != facts.data and isinstance(source, PythonSource):
+                advice += (
+                    f" {source.load} must return the same rows each time it is called: if it draws "
+                    "at random, with a fixed seed, as numpy.random.default_rng(0) does."
+                )
             raise StudyMismatchError(
                 f"this worker does not fit the study {self._record.name!r}:\n  "
                 + "\n  ".join(found)
-                + "\nUse the same data, builder and library versions as the study was created with."
+                + f"\n{advice}"
             )
 
     def _has_grown(self, trainer: Trainer) -> bool:

@@ -92,3 +92,11 @@ def test_a_worker_that_does_not_fit_refuses_to_join(
     assert errors.count("the study has") == 1
     assert farm.query("SELECT count(*) FROM trials") == [(0,)]
     assert farm.query("SELECT DISTINCT state FROM hpo_slots") == [("free",)]
+
+
+def test_a_function_that_draws_other_rows_is_named(sqlite_farm: Farm) -> None:
+    farm = sqlite_farm
+    data = {"source": {"type": "python", "load": "my_data:load"}}
+    farm.submit(fake_spec(data=data), dataclasses.replace(FACTS, data="another"))
+    _, errors = farm.worker().communicate(timeout=60)
+    assert "my_data:load must return the same rows each time it is called" in errors

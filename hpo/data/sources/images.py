@@ -126,7 +126,7 @@ def _from_table(
     frame = read_frame(table)
     targets = [labels.label] if isinstance(labels.label, str) else list(labels.label)
     for name in (labels.image, *targets, *files.columns):
-        check_column(frame, name)
+        check_column(frame, name, table)
     check_targets(frame, targets, [labels.image])
     read = _read(source, folder, files_in_table(frame[labels.image], folder, table))
     return RawData(

@@ -94,7 +94,7 @@ def _read_series(
     if labels is not None:
         wanted = [name for name in columns if name not in labels.columns]
     for name in (source.id, source.time, *source.values, *wanted):
-        check_column(frame, name)
+        check_column(frame, name, path)
     both = sorted(set(source.values) & set(wanted))
     if both and source.window is None:
         raise DataError(f"the column {both[0]!r} is the target or splits; leave it out of `values`")
@@ -109,7 +109,7 @@ def _read_labels(source: SequencesSource, project: Path) -> pd.DataFrame:
     path = project / str(source.targets)
     frame = read_frame(path)
     for name in (source.id, *_targets(source)):
-        check_column(frame, name)
+        check_column(frame, name, path)
     frame = frame.set_index(frame[source.id].astype(str))
     twice = frame.index.duplicated()
     if twice.any():

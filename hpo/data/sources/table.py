@@ -109,12 +109,12 @@ def from_frame(
     )
 
 
-def check_column(frame: pd.DataFrame, name: str) -> None:
+def check_column(frame: pd.DataFrame, name: str, table: Path | str = "the table") -> None:
     """Raises DataError unless the table has the column."""
     if name not in frame.columns:
         near = get_close_matches(name, list(frame.columns), 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"the table has no column {name!r}; it has: {_names(frame)}.{hint}")
+        raise DataError(f"{table} has no column {name!r}; it has: {_names(frame)}.{hint}")
 
 
 def check_targets(frame: pd.DataFrame, targets: list[str], features: list[str]) -> None:

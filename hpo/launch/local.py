@@ -77,9 +77,11 @@ class LocalWorkers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
-        if self._server is not None:
-            self._server.close()
+        try:
+            self.stop()
+        finally:
+            if self._server is not None:
+                self._server.close()
 
     def begin(self, on_death: Callable[[str], None]) -> None:
         """Starts the workers.
@@ -115,20 +117,27 @@ class LocalWorkers:
 
     def stop(self) -> None:
         """Asks every worker to give its trial back and leave; kills the ones that do not."""
-        for worker in self._workers:
-            worker.send(signal.SIGTERM)
-        deadline = time.monotonic() + _LEAVE_SECONDS
-        for worker in self._workers:
-            code = worker.exit_code(max(0.0, deadline - time.monotonic()))
-            if code is None:
-                worker.send(signal.SIGKILL)
-                code = worker.exit_code(_LEAVE_SECONDS)
-            if code is None or code < 0:
-                # Without it the trial waits until the lease has run out.
-                with contextlib.suppress(StorageError):
-                    self._on_death(worker.name)
-            worker.close()
-        self._workers = []
+        try:
+            for worker in self._workers:
+                worker.send(signal.SIGTERM)
+            deadline = time.monotonic() + _LEAVE_SECONDS
+            for worker in self._workers:
+                self._see_off(worker, max(0.0, deadline - time.monotonic()))
+        finally:
+            # Whoever does not wait until all have left lets go of them here.
+            for worker in self._workers:
+                worker.close()
+            self._workers = []
+
+    def _see_off(self, worker: _Worker, seconds: float) -> None:
+        code = worker.exit_code(seconds)
+        if code is None:
+            worker.send(signal.SIGKILL)
+            code = worker.exit_code(_LEAVE_SECONDS)
+        if code is None or code < 0:
+            # Without it the trial waits until the lease has run out.
+            with contextlib.suppress(StorageError):
+                self._on_death(worker.name)
 
     def _replace(self, code: int) -> _Worker:
         self._restarts += 1

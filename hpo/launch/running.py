@@ -18,7 +18,7 @@ from hpo.worker.signals import Interruption
 
 _LOOK_SECONDS = 0.5
 # A look at a study of 100,000 trials takes a second, which the workers shall have.
-_MOST_SHARE = 0.1
+_MOST_SHARE = 0.25
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,12 @@ def test_row_05_killed_twice_equals_never_killed(
         before = reported(long_project, 0)
         [trainer] = trainers_of(long_project, worker.pid)
         os.kill(trainer, signal.SIGKILL)
-        wait_for(lambda before=before: reported(long_project, 0) > before + 3)
+        # Where the worker has left, it says below why.
+        wait_for(
+            lambda before=before: (
+                reported(long_project, 0) > before + 3 or worker.poll() is not None
+            )
+        )
     output, _ = worker.communicate(timeout=200)
     assert worker.returncode == 0, output
     killed, never = (_trial_and_weights(each) for each in (long_project, calm))

@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 # A trainer that has grown by this much since its first trial is replaced: Keras leaks.
 _GROWTH_BYTES = 1 << 30
 _POLL_SECONDS = 0.5
+# No trial is to blame for trainers that die before one begins, and counts their deaths.
+_MOST_DEATHS = 3
 # How long a worker that leaves because of a full disk waits for the database.
 _HURRIED_SECONDS = 5.0
 
@@ -88,6 +90,7 @@ class Worker:
 
         Raises:
             StudyMismatchError: Data, builder or library versions differ from the study's.
+            TrainerDiedError: Trainers die before they have begun with a trial.
             StorageError: The database stayed away for longer than its patience.
             ArtifactsError: Checkpoints or pictures can't be written; no trial is to blame.
         """
@@ -128,24 +131,41 @@ class Worker:
         return ended
 
     def _ready_trainer(self) -> Trainer | None:
-        """The trainer, started and compared with the study; None when told to stop meanwhile."""
+        """The trainer, started and compared with the study; None when told to stop meanwhile.
+
+        Raises:
+            TrainerDiedError: One after the other has died while it prepared.
+        """
         if self._trainer is not None and self._has_grown(self._trainer):
             self._drop_trainer()
-        if self._trainer is None:
+        deaths = 0
+        while self._trainer is None:
             self._trainer = self._trainers.start(self._paths.log(self.name))
-            request = m.Prepare(
-                self._record.spec_json,
-                self._options.project,
-                self._options.threads,
-                self._trainers.shared,
-                self._record.facts.data,
-            )
-            ready = self._trainer.request(request, lambda: not self._stop.is_set())
+            try:
+                ready = self._prepare(self._trainer)
+            except TrainerDiedError as error:
+                self._drop_trainer()
+                deaths += 1
+                logger.warning("%s while it prepared", error)
+                if deaths == _MOST_DEATHS:
+                    raise
+                continue
             if ready is None:
                 return None
             self._check_facts(ready)
             self._base_memory = 0
         return self._trainer
+
+    def _prepare(self, trainer: Trainer) -> m.Ready | None:
+        request = m.Prepare(
+            self._record.spec_json,
+            self._options.project,
+            self._options.threads,
+            self._trainers.shared,
+            self._record.facts.data,
+        )
+        ready: m.Ready | None = trainer.request(request, lambda: not self._stop.is_set())
+        return ready
 
     def _check_facts(self, ready: m.Ready) -> None:
         from importlib.metadata import version

@@ -94,6 +94,18 @@ def test_a_worker_that_does_not_fit_refuses_to_join(
     assert farm.query("SELECT DISTINCT state FROM hpo_slots") == [("free",)]
 
 
+@pytest.mark.parametrize(("dying", "code"), [(2, 0), (3, 1)])
+def test_trainers_that_die_while_they_prepare(sqlite_farm: Farm, dying: int, code: int) -> None:
+    farm = sqlite_farm
+    submit(farm, {"trials": 2}, dying=dying)
+    worker = farm.worker()
+    _, errors = worker.communicate(timeout=60)
+    assert worker.returncode == code
+    assert errors.count("the trainer process was killed by SIGKILL") >= dying
+    assert states(farm) == (["COMPLETE"] * 2 if code == 0 else [])
+    assert farm.query("SELECT count(*) FROM hpo_slots WHERE state = 'leased'") == [(0,)]
+
+
 def test_a_function_that_draws_other_rows_is_named(sqlite_farm: Farm) -> None:
     farm = sqlite_farm
     data = {"source": {"type": "python", "load": "my_data:load"}}

@@ -139,7 +139,8 @@ def test_row_05_killed_twice_equals_never_killed(
     long_project: Project, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     content = study_content()
-    content["training"] |= {"epochs": 2 * EPOCHS, "deterministic": True}
+    # Enough for it to be still at work when its trainer has been found.
+    content["training"] |= {"epochs": 5 * EPOCHS, "deterministic": True}
     content["search"] = {"trials": 1}
     long_project.write(content)
     calm = Project(tmp_path_factory.mktemp("calm"), long_project.forkserver)
@@ -148,11 +149,11 @@ def test_row_05_killed_twice_equals_never_killed(
 
     assert long_project.hpo("submit", "study.yaml").returncode == 0
     worker = long_project.start("worker", "small", "--threads", "2")
+    wait_for(lambda: in_the_middle(long_project))
     for _ in range(2):
-        wait_for(lambda: in_the_middle(long_project))
-        before = reported(long_project, 0)
         [trainer] = trainers_of(long_project, worker.pid)
         os.kill(trainer, signal.SIGKILL)
+        before = reported(long_project, 0)
         # Where the worker has left, it says below why.
         wait_for(
             lambda before=before: (

@@ -95,7 +95,9 @@ def test_a_worker_that_does_not_fit_refuses_to_join(
 
 
 @pytest.mark.parametrize(("dying", "code"), [(2, 0), (3, 1)])
-def test_row_08_trainers_that_die_while_they_prepare(sqlite_farm: Farm, dying: int, code: int) -> None:
+def test_row_08_trainers_that_die_while_they_prepare(
+    sqlite_farm: Farm, dying: int, code: int
+) -> None:
     farm = sqlite_farm
     submit(farm, {"trials": 2}, dying=dying)
     worker = farm.worker()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -63,7 +62,7 @@ print(json.dumps({{
     assert found["value"] == max(found["values"])
     assert set(found["test"]) == {"loss", "accuracy"}
     assert found["shown"].startswith("<hpo.Study 'build': 4/4 trials, best val_accuracy")
-    assert re.search(r"^[0-3]/4 trials", done.stderr, re.MULTILINE)
+    assert "1/4 trials" in done.stderr
     assert "the study 'build' is finished: 4/4 trials" in done.stderr
     assert (folder / "plot.png").stat().st_size > 10_000
     assert (folder / "bundles" / "build" / "model.keras").is_file()

@@ -28,6 +28,7 @@ class _Workers(Server):
 
 
 def _import_everything() -> None:
+    import numpy.random  # noqa: F401
 
     import hpo.launch.local
     import hpo.study.pruners

@@ -90,7 +90,7 @@ class LocalWorkers:
             on_death: Told the name of a worker that was killed; its process is gone for certain.
 
         Raises:
-            WorkersFailedError: None can be started.
+            WorkersFailedError: They can't be started.
         """
         self._on_death = on_death
         for _ in range(self.options.workers):

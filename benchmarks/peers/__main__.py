@@ -17,18 +17,18 @@ import secrets
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO
 
 import psutil
 from rich.console import Console
 
 from benchmarks.peers import data
 from benchmarks.peers.job import Job, events_file
-from benchmarks.peers.report import Clock, Row, figures, show
+from benchmarks.peers.report import Clock, Row, figures, reached, show
 
 # What each needs besides this project's own packages.
 CONTESTANTS = {
@@ -72,17 +72,23 @@ def main() -> None:
         turn = repeat % len(contestants)
         for contestant in contestants[turn:] + contestants[:turn]:
             console.print(f"repeat {repeat + 1} of {arguments.repeats}: {contestant}")
-            row = measure(contestant, job, TARGETS[job.task])
+            row = measure(contestant, job, TARGETS[job.task], to_target=arguments.to_target)
             rows.append(row)
             print(json.dumps(row), flush=True)
     rows.sort(key=lambda row: contestants.index(row["contestant"]))
     words = f"{arguments.task}, medians and ranges of {arguments.repeats}"
-    show(words, rows, _SPEED, console)
+    if not arguments.to_target:
+        show(words, rows, _SPEED, console)
     show(f"{words}: to {TARGETS[arguments.task]:.3f}", rows, _TARGET, console)
 
 
-def measure(contestant: str, job: Job, target: float, timeout: float = 3600) -> Row:
+def measure(
+    contestant: str, job: Job, target: float, timeout: float = 3600, *, to_target: bool = False
+) -> Row:
     """Runs a contestant in a process and a folder of its own.
+
+    Args:
+        to_target: Whether it is broken off once it has reached the target.
 
     Raises:
         RuntimeError: It failed or ran another number of trials; repeats its last words.
@@ -94,18 +100,32 @@ def measure(contestant: str, job: Job, target: float, timeout: float = 3600) -> 
         command = [sys.executable, "-m", f"benchmarks.peers.with_{contestant}", *job.arguments()]
         with log.open("wb") as output:
             started = time.time()
-            code = _run(command, folder, environment(job) | events_file(events), output, timeout)
+            process = psutil.Popen(
+                command,
+                cwd=folder,
+                env=environment(job) | events_file(events),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+            try:
+                code = _wait(process, timeout, lambda: to_target and reached(events, target))
+            finally:
+                _end(process)
         clock = Clock(started, time.time())
         last_words = log.read_text(errors="replace")[-4000:]
         try:
             row = figures(events, clock, target)
         except (OSError, ValueError):
             row = {"trials": 0}
-    if code != 0 or row["trials"] != job.trials:
+    if code is not None and (code != 0 or row["trials"] != job.trials):
         raise RuntimeError(
             f"{contestant} ended with exit code {code} after {row['trials']} of {job.trials} "
             f"trials; its last words:\n{last_words}"
         )
+    # What Ray's processes have used nobody learns who waits for its driver; nor what those have
+    # used that were broken off.
+    cpu_known = contestant != "ray" and code is not None
     return {
         "contestant": contestant,
         "version": _version(contestant),
@@ -113,8 +133,7 @@ def measure(contestant: str, job: Job, target: float, timeout: float = 3600) -> 
         "cores": cores(),
         **asdict(job),
         **row,
-        # What Ray's processes have used nobody learns who waits for its driver.
-        "cpu_seconds": None if contestant == "ray" else round(_cpu_seconds() - used, 1),
+        "cpu_seconds": round(_cpu_seconds() - used, 1) if cpu_known else None,
     }
 
 
@@ -151,20 +170,15 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _run(
-    command: list[str],
-    folder: str,
-    environment: dict[str, str],
-    output: BinaryIO,
-    timeout: float,
-) -> int:
-    process = psutil.Popen(
-        command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
-    )
-    try:
-        return int(process.wait(timeout))
-    finally:
-        _end(process)
+def _wait(process: psutil.Popen, timeout: float, enough: Callable[[], bool]) -> int | None:
+    """The exit code; None when there was enough before the end."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        with contextlib.suppress(psutil.TimeoutExpired):
+            return int(process.wait(0.5))
+        if enough():
+            return None
+    raise psutil.TimeoutExpired(timeout, process.pid)
 
 
 def _end(process: psutil.Popen) -> None:
@@ -216,6 +230,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="trials at the same time")
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(_DEFAULT))
     parser.add_argument("--pruning", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument(
+        "--to-target", action="store_true", help="end each run when it has reached the target"
+    )
     parser.add_argument("--warm-up", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--steps-per-execution", type=int, default=1, help="Keras's, for the peers")
     return parser.parse_args()

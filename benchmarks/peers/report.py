@@ -30,8 +30,7 @@ def figures(events: Path, clock: Clock, target: float) -> Row:
     Raises:
         ValueError: No trial has ended an epoch.
     """
-    lines = [json.loads(line) for line in events.read_text().splitlines()]
-    lines.sort(key=lambda line: float(line["time"]))
+    lines = sorted(_lines(events), key=lambda line: float(line["time"]))
     epochs = [line for line in lines if line["event"] == "epoch"]
     if not epochs:
         raise ValueError("no trial has ended an epoch")
@@ -39,7 +38,7 @@ def figures(events: Path, clock: Clock, target: float) -> Row:
     begin, end = lines[0]["time"], lines[-1]["time"]
     wall = end - clock.started
     in_epochs = [line["in_epochs"] for line in lines if line.get("in_epochs")]
-    reached = next((n for n, line in enumerate(epochs) if line["value"] >= target), None)
+    first = next((n for n, line in enumerate(epochs) if line["value"] >= target), None)
     return {
         "trials": len(trials),
         "epochs_trained": len(epochs),
@@ -52,9 +51,14 @@ def figures(events: Path, clock: Clock, target: float) -> Row:
         "exit_seconds": round(clock.ended - end, 2),
         "best": round(max(line["value"] for line in epochs), 4),
         "target": target,
-        "target_seconds": None if reached is None else _since(epochs[reached], clock),
-        "target_epochs": None if reached is None else reached + 1,
+        "target_seconds": None if first is None else _since(epochs[first], clock),
+        "target_epochs": None if first is None else first + 1,
     }
+
+
+def reached(events: Path, target: float) -> bool:
+    """Whether an epoch so far has the accuracy."""
+    return events.exists() and any(line.get("value", 0.0) >= target for line in _lines(events))
 
 
 def show(title: str, rows: Sequence[Row], names: Iterable[str], console: Console) -> None:
@@ -65,6 +69,10 @@ def show(title: str, rows: Sequence[Row], names: Iterable[str], console: Console
         runs = [[row[name] for row in rows if row["contestant"] == each] for each in contestants]
         table.add_row(name, *map(_cell, runs))
     console.print(table)
+
+
+def _lines(events: Path) -> list[Row]:
+    return [json.loads(line) for line in events.read_text().splitlines()]
 
 
 def _cell(values: list[float | None]) -> str:

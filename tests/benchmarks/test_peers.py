@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -219,3 +220,13 @@ def test_a_contestant_runs_the_search(contestant: str) -> None:
     assert (row["trials"], row["epochs_trained"]) == (2, 2)
     assert 0 < row["startup_seconds"] < row["target_seconds"] <= row["wall_seconds"]
     assert 0 < row["best"] <= 1
+
+
+@pytest.mark.keras
+@pytest.mark.slow
+def test_a_run_ends_at_its_target() -> None:
+    endless = replace(SMALL, trials=1000)
+    row = measure("hpo", endless, target=0.0, to_target=True)
+    assert 1 <= row["trials"] < 1000
+    assert row["target_epochs"] == 1
+    assert row["cpu_seconds"] is None

@@ -59,6 +59,7 @@ class History:
         self._name = record.name
         self._checksums = array("L")
         self._complete = _CompleteTrials(record.study_id)
+        self._running = _best_reports(maximize=self._maximize)
         self._rungs = _Rungs(record.study_id)
 
     def tell(self, trial: FrozenTrial) -> None:
@@ -83,6 +84,25 @@ class History:
             return None
         best = float(found.values.max() if self._maximize else found.values.min())
         return int(found.numbers[found.values == best].min()), best
+
+    def best_running(self, without: int) -> tuple[int, float] | None:
+        """Number and best finite report of the best trial that has not ended; else as above.
+
+        Args:
+            without: Key of a running trial that is not asked for.
+        """
+        rows: list[tuple[int, float]] = self._read(lambda c: self._reported(c, without))
+        sign = 1 if self._maximize else -1
+        return max(rows, key=lambda row: (sign * row[1], -row[0]), default=None)
+
+    def _reported(self, connection: sa.Connection, without: int) -> list[tuple[int, float]]:
+        others = [key for key in self._complete.running(connection) if key != without]
+        rows = [
+            row
+            for chunk in chunks(others)
+            for row in connection.execute(self._running, {"ids": chunk})
+        ]
+        return [(int(number), float(value)) for number, value in rows]
 
     def marks(self, rung: int, without: int | None = None) -> Marks:
         """The values of all trials, running ones too, that have come to the rung.
@@ -212,7 +232,7 @@ class _Columns:
 
 
 class _CompleteTrials:
-    """Reports and values of the complete trials of a study."""
+    """Reports and values of the complete trials of a study, and which ones still run."""
 
     def __init__(self, study_id: int) -> None:
         complete = t.trials.c.state == "COMPLETE"
@@ -244,6 +264,11 @@ class _CompleteTrials:
     def values(self, connection: sa.Connection) -> Marks:
         self._refresh(connection)
         return self._values.column(connection, 0, self._seen).as_marks()
+
+    def running(self, connection: sa.Connection) -> list[int]:
+        """Keys of the trials that have not ended."""
+        self._refresh(connection)
+        return list(self._seen.open)
 
     def last_step(self, connection: sa.Connection) -> int | None:
         self._refresh(connection)
@@ -315,6 +340,22 @@ def _packed(
     columns: list[Any] = [sa.func.string_agg(each, nothing, type_=sa.LargeBinary) for each in sent]
     running = t.trials.c.trial_id.in_(sa.bindparam("open", expanding=True))
     return rows.with_only_columns(*columns).where(~running)
+
+
+def _best_reports(*, maximize: bool) -> sa.Select[Any]:
+    """Of each of these trials its number and its best report that is a finite number."""
+    report, trial = t.trial_intermediate_values.c, t.trials.c
+    best = (sa.func.max if maximize else sa.func.min)(report.intermediate_value)
+    return (
+        sa.select(trial.number, best)
+        .join(t.trials, trial.trial_id == report.trial_id)
+        .where(
+            report.trial_id.in_(sa.bindparam("ids", expanding=True)),
+            # What is none has no number there.
+            report.intermediate_value.is_not(None),
+        )
+        .group_by(trial.number)
+    )
 
 
 def _last_step() -> sa.Select[Any]:

@@ -178,17 +178,25 @@ class Attempt:
         logger.info("trial %d: %s, %s", self._lease.number, outcome.state, _shown(outcome.value))
 
     def _leads(self) -> bool:
-        """Whether the trial beats every complete one; such a trial is never pruned.
+        """Whether it is the best of all that are complete or run; such a trial is never pruned.
 
-        Optuna looks for the best trial among the complete ones. So its best trial is ours.
+        Optuna looks for the best trial among the complete ones. So its best trial is ours. Reports
+        only ever raise what a trial has reached, so two trials that look at the same time never
+        give each other up.
         """
         value = self._best_value()
         if value is None:
             return False
-        best = self._storage.history.best_complete()
-        if best is None:
+        sign = 1 if self._spec.objective.direction == "maximize" else -1
+        complete = self._storage.history.best_complete()
+        if complete is not None and sign * complete[1] >= sign * value:
+            return False
+        running = self._storage.history.best_running(self._lease.trial_id)
+        if running is None:
             return True
-        return value > best[1] if self._spec.objective.direction == "maximize" else value < best[1]
+        number, reached = running
+        # Of equal ones the first leads.
+        return (sign * value, -self._lease.number) > (sign * reached, -number)
 
     def _best_value(self) -> float | None:
         """The best epoch's value, however the trial has ended."""

@@ -233,6 +233,30 @@ def test_best_complete_trial(sqlite_database: Database, plain: Plain) -> None:
     assert old_hand.history.best_complete() == (10, -math.inf)
 
 
+def test_best_running_trial(database: Database, plain: Plain) -> None:
+    record = new_study(database, trials=5, direction="minimize")
+    reports = [[0.5, 0.2, 0.4], [math.nan, -math.inf], [0.2], []]
+    leases, storages = [], []
+    for worker, values in zip("abcd", reports, strict=True):
+        slots, storage = slots_of(database, record, worker), StudyStorage(database, record)
+        lease = claimed(slots)
+        storage.hold(lease)
+        for step, value in enumerate(values, 1):
+            storage.set_trial_intermediate_value(lease.trial_id, step, value)
+        storage.flush(slots)
+        leases.append(lease)
+        storages.append(storage)
+    theirs = optuna.load_study(study_name="digits", storage=plain(database))
+    theirs.add_trial(create_trial(value=0.1, intermediate_values={1: 0.1}))
+    a, b, c, d = leases
+    looker = storages[-1].history
+    assert looker.best_running(d.trial_id) == (a.number, 0.2)
+    assert looker.best_running(a.trial_id) == (c.number, 0.2)
+    storages[0].finish(slots_of(database, record, "a"), Outcome("PRUNED", 0.2))
+    assert looker.best_running(b.trial_id) == (c.number, 0.2)
+    assert looker.best_running(c.trial_id) is None
+
+
 def test_plain_optuna_and_ours_take_turns(database: Database, plain: Plain) -> None:
     """Each samples and prunes with what the other has written."""
     pruner = {"type": "successive_halving", "min_resource": 1, "reduction_factor": 2}

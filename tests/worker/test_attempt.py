@@ -1,0 +1,103 @@
+"""What a worker answers its trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from hpo.study.database import Database
+from hpo.study.leases import Lease, Outcome
+from hpo.study.storage import StudyStorage
+from hpo.study.studies import StudyRecord, create_schema
+from hpo.worker import messages as m
+from hpo.worker.attempt import Attempt
+from hpo.worker.paths import StudyPaths
+from hpo.worker.trainers import Trainer
+from tests.study.rooms import claimed, new_study, slots_of
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with closing(Database(f"sqlite:///{tmp_path / 'hpo.db'}", create=True)) as database:
+        create_schema(database)
+        yield database
+
+
+class _Trainer:
+    """Says what a test has it say, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.says: list[Any] = []
+        self.told: list[Any] = []
+
+    def receive(self, _timeout: float) -> Any:
+        return self.says.pop(0)
+
+    def send(self, message: Any) -> None:
+        self.told.append(message)
+
+
+class _Working:
+    """A worker in the middle of a trial."""
+
+    def __init__(self, database: Database, record: StudyRecord, name: str, folder: Path) -> None:
+        self._slots = slots_of(database, record, name)
+        self._storage = StudyStorage(database, record)
+        self._trainer = _Trainer()
+        self.lease: Lease = claimed(self._slots)
+        self._attempt = Attempt(
+            self.lease,
+            record.spec,
+            record,
+            self._slots,
+            self._storage,
+            StudyPaths(folder, record.name, folder),
+            cast("Trainer", self._trainer),
+        )
+
+    def is_pruned_after(self, epoch: int, value: float) -> bool:
+        self._trainer.says.append(m.Report(epoch, value))
+        self._attempt.step()
+        answer: m.Answer = self._trainer.told[-1]
+        return answer.prune
+
+    def end(self, state: str, value: float | None) -> None:
+        self._storage.finish(self._slots, Outcome(state, value))
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_a_trial_that_leads_is_not_pruned(
+    direction: str, database: Database, tmp_path: Path
+) -> None:
+    sign = 1 if direction == "maximize" else -1
+    # It would prune at every report.
+    pruner = {"type": "threshold", "lower": 9.0}
+    record = new_study(database, trials=6, direction=direction, search={"pruner": pruner})
+
+    def begun(name: str) -> _Working:
+        return _Working(database, record, name, tmp_path)
+
+    a, b, c = begun("a"), begun("b"), begun("c")
+    assert not a.is_pruned_after(1, sign * 0.5), "nobody else has reported"
+    assert b.is_pruned_after(1, sign * 0.4), "a runs and is better"
+    assert not c.is_pruned_after(1, sign * 0.6)
+    assert a.is_pruned_after(2, sign * 0.55)
+    assert not c.is_pruned_after(2, sign * 0.3), "its best epoch counts"
+    # Of equal ones the first.
+    assert a.lease.number < c.lease.number
+    assert c.is_pruned_after(3, sign * 0.6) is False
+    assert not a.is_pruned_after(3, sign * 0.6)
+    assert c.is_pruned_after(4, sign * 0.6)
+    b.end("PRUNED", sign * 0.4)
+    # Who fails leads no more.
+    a.end("FAIL", None)
+    assert not c.is_pruned_after(5, sign * 0.1)
+    c.end("COMPLETE", sign * 0.6)
+    d = begun("d")
+    assert d.is_pruned_after(1, sign * 0.6), "as good as a complete one is not better"
+    assert not d.is_pruned_after(2, sign * 0.7)
+    assert not d.is_pruned_after(3, float("nan"))

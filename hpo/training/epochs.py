@@ -15,14 +15,17 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.models.functional import Functional
 from keras.src.random.seed_generator import global_seed_generator
 from numpy.typing import NDArray
 from tensorflow.python.framework.ops import gradient_registry
 
 from hpo.data.tensors import as_tensor
 from hpo.training.augment import Augmentation
+from hpo.training.fused import fused_updates
 from hpo.training.graphs import GraphFiles
 from hpo.training.grappler import calling_with, optimizer_options
+from hpo.training.plain import written_compilation
 from hpo.training.seeding import assign_seeds, seed_generators
 
 # Arrays with a first axis of rows; the features may be several by name.
@@ -64,8 +67,8 @@ class EpochRunner:
         self._unnamed = global_seed_generator()
         _build(model, train, batch_size)
         graphs = _Graphs(files, model, self._generators())
-        step = model.train_step
-        self._train = graphs.epoch("train", step, train, batch_size, augment)
+        with fused_updates(model):
+            self._train = graphs.epoch("train", model.train_step, train, batch_size, augment)
         self._evaluate = _evaluation(graphs, validation, batch_size)
 
     def _generators(self) -> list[Any]:
@@ -111,8 +114,27 @@ def forgotten_gradients() -> Iterator[None]:
 
 
 def _build(model: keras.Model, rows: _Arrays, batch_size: int) -> None:
+    """Makes the variables of loss, metrics and optimizer."""
     batch = keras.tree.map_structure(lambda array: tf.constant(array[:batch_size]), rows)
+    output = _output_of(model)
+    if output is not None and written_compilation(model) is not None:
+        # Keras would find them out with graphs that it throws away, in five times the time.
+        x, y, *weights = batch
+        anything = tf.zeros([len(y), *output.shape[1:]], output.dtype)
+        model.compute_metrics(x, y, anything, *weights)
+        model._compute_loss(x, y, anything, *weights, training=False)
+        model.reset_metrics()
     model._symbolic_build(data_batch=batch)
+
+
+def _output_of(model: keras.Model) -> keras.KerasTensor | None:
+    """The output of a model whose outputs are known before it is called; rows alone are open."""
+    if type(model) not in (Functional, keras.Sequential) or not model.built:
+        return None
+    outputs = model.outputs
+    if len(outputs) != 1 or None in outputs[0].shape[1:]:
+        return None
+    return outputs[0]
 
 
 class _Graphs:
@@ -186,6 +208,8 @@ def _traced_epoch(
 ) -> Any:
     rows = len(tensors[1])
     steps = math.ceil(rows / batch_size)
+    if steps == 1 and augment is None and not model.jit_compile:
+        return _traced(_one_batch(model, step, tensors), tf.TensorSpec([rows], tf.int32))
     # A function of its own, so that the loop knows what a step returns before it runs one.
     traced = _step_function(model, step, tensors, augment)
 
@@ -195,8 +219,6 @@ def _traced_epoch(
             logs: dict[str, tf.Tensor] = traced(order[start : tf.minimum(start + batch_size, rows)])
             return logs
 
-        if steps == 1:
-            return _numbers(model._get_metrics_result_or_logs(traced(order)))
         outputs = traced.structured_outputs
         no_logs = {name: tf.zeros([], log.dtype) for name, log in outputs.items()}
         _, logs = tf.while_loop(
@@ -209,7 +231,7 @@ def _traced_epoch(
         # As in `fit`: a step's own logs stand only where they are not the model's metrics.
         return _numbers(model._get_metrics_result_or_logs(logs))
 
-    return _traced(all_batches, tf.TensorSpec([rows], tf.int32), False)
+    return _traced(all_batches, tf.TensorSpec([rows], tf.int32))
 
 
 def _step_function(
@@ -217,30 +239,38 @@ def _step_function(
 ) -> Any:
     """A step on the rows of these numbers, compiled by XLA where the model lets it."""
     numbers = tf.TensorSpec([None], tf.int32)
-
-    def batch_of(chosen: tf.Tensor) -> Any:
-        return keras.tree.map_structure(lambda tensor: tf.gather(tensor, chosen), tensors)
-
-    def one_batch(chosen: tf.Tensor) -> dict[str, tf.Tensor]:
-        return _numbers(step(batch_of(chosen)))
-
     if augment is None:
-        return _traced(one_batch, numbers, model.jit_compile)
+        return _traced(
+            lambda chosen: _numbers(step(_batch_of(tensors, chosen))),
+            numbers,
+            jit=model.jit_compile,
+        )
     # XLA can't turn a picture, so what it compiles begins behind the augmentation.
     batch = keras.tree.map_structure(
         lambda t: tf.TensorSpec([None, *t.shape[1:]], t.dtype), tensors
     )
-    compiled = _traced(lambda batch: _numbers(step(batch)), batch, model.jit_compile)
+    compiled = _traced(lambda batch: _numbers(step(batch)), batch, jit=model.jit_compile)
 
     def one_changed_batch(chosen: tf.Tensor) -> dict[str, tf.Tensor]:
-        x, *others = batch_of(chosen)
+        x, *others = _batch_of(tensors, chosen)
         logs: dict[str, tf.Tensor] = compiled((augment(x), *others))
         return logs
 
-    return _traced(one_changed_batch, numbers, False)
+    return _traced(one_changed_batch, numbers)
 
 
-def _traced(function: Callable[[Any], Any], argument: Any, jit: bool) -> Any:
+def _one_batch(model: keras.Model, step: Callable[[Any], Any], tensors: Any) -> _Epoch:
+    """An epoch that is one step."""
+    return lambda order: _numbers(
+        model._get_metrics_result_or_logs(_numbers(step(_batch_of(tensors, order))))
+    )
+
+
+def _batch_of(tensors: Any, chosen: tf.Tensor) -> Any:
+    return keras.tree.map_structure(lambda tensor: tf.gather(tensor, chosen), tensors)
+
+
+def _traced(function: Callable[[Any], Any], argument: Any, *, jit: bool = False) -> Any:
     return tf.function(
         function, input_signature=[argument], autograph=False, jit_compile=jit or None
     ).get_concrete_function()

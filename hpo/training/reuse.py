@@ -23,7 +23,6 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.models.functional import Functional
 
 from hpo.training.compiling import Settings, base_rate
 from hpo.training.epochs import EpochRunner
@@ -35,15 +34,12 @@ from hpo.training.freeing import (
     give,
     open_widths,
 )
+from hpo.training.plain import is_plain, written_compilation, written_model
 
 # A small network's graph takes 5 to 10 MB beside its variables.
 _GRAPHS = 32
 # Of all kept models together, weights and optimizer: 256 MB of float32.
 _VARIABLES = 2**26
-
-_LAYERS = "keras.src.layers."
-# They may hold what was learned from data, as constants of the graph.
-_LEARNING_LAYERS = "keras.src.layers.preprocessing."
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +79,7 @@ class GraphCache:
         Args:
             trace: Traces the given model's epochs, or finds them by its structure, if it has one.
         """
-        if not _is_keras_alone(model):
+        if not is_plain(model):
             return Traced(model, trace(None))
         numbers, widths = free_numbers(model), free_widths(model)
         structure = _structure(model, settings, numbers, widths)
@@ -145,18 +141,6 @@ class _SharedGraph:
             variable.assign(value)
 
 
-def _is_keras_alone(model: keras.Model) -> bool:
-    """Whether a model is Keras's own in every part that Python can tell apart."""
-    optimizer = model.optimizer
-    return (
-        type(model) in (Functional, keras.Sequential)
-        and type(optimizer).__module__.startswith("keras.src.optimizers.")
-        and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-        and not optimizer.use_ema
-        and all(layer.built and _is_plain(layer) for layer in model._flatten_layers())
-    )
-
-
 def _structure(
     model: keras.Model,
     settings: Settings,
@@ -164,17 +148,14 @@ def _structure(
     widths: Sequence[Number] | None,
 ) -> str | None:
     """All that the graphs of a model's epochs depend on, None when it holds code of the user's."""
-    try:
-        with alike([*numbers, *(widths or ())]):
-            written = keras.saving.serialize_keras_object(model)
-            compiled = keras.saving.serialize_keras_object(model.get_compile_config())
-    except Exception:  # noqa: BLE001 - a loss or a metric of the user's, which need not be writable
+    with alike([*numbers, *(widths or ())]):
+        written = written_model(model)
+        compiled = written_compilation(model)
+    if written is None or compiled is None:
         return None
     written.pop("compile_config", None)
     if base_rate(model) is not None:
         del compiled["optimizer"]["config"]["learning_rate"]
-    if not (_is_all_of_keras(written) and _is_all_of_keras(compiled)):
-        return None
     if widths is not None:
         written = _without_shapes(written)
     kinds = [number.kind for number in numbers]
@@ -189,33 +170,3 @@ def _without_shapes(written: Any) -> Any:
     if isinstance(written, list | tuple):
         return [_without_shapes(value) for value in written]
     return written
-
-
-def _is_plain(layer: Any) -> bool:
-    """Whether a layer, or the model that holds it, is Keras's own in every part."""
-    if type(layer) not in (Functional, keras.Sequential):
-        module = type(layer).__module__
-        if not module.startswith(_LAYERS) or module.startswith(_LEARNING_LAYERS):
-            return False
-    functions = [value for value in vars(layer).values() if callable(value)]
-    return all(_home(value).startswith("keras.") for value in functions)
-
-
-def _home(value: Any) -> str:
-    return str(getattr(value, "__module__", None) or type(value).__module__)
-
-
-def _is_all_of_keras(written: Any) -> bool:
-    """Whether no part of a configuration is code of the user's."""
-    if isinstance(written, dict):
-        name = written.get("class_name")
-        if name == "__lambda__":
-            return False
-        if name is not None and not str(name).startswith("__"):
-            module = written.get("module")
-            if module is None or module.partition(".")[0] != "keras":
-                return False
-        return all(map(_is_all_of_keras, written.values()))
-    if isinstance(written, list | tuple):
-        return all(map(_is_all_of_keras, written))
-    return True

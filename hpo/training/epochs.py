@@ -50,6 +50,7 @@ class EpochRunner:
         batch_size: Rows a step; the last step of an epoch takes what is left.
         augment: Changes the features of a training batch.
         files: Where other trainers' graphs of such models lie.
+        traced: Whether there is to be a graph. Without it an epoch is one step, for a few rows.
     """
 
     def __init__(
@@ -60,13 +61,15 @@ class EpochRunner:
         batch_size: int,
         augment: Augmentation | None = None,
         files: GraphFiles | None = None,
+        *,
+        traced: bool = True,
     ) -> None:
         self._model = model
         self._augment = augment
         # What is traced now draws from it, also when Keras has made another one since.
         self._unnamed = global_seed_generator()
         _build(model, train, batch_size)
-        graphs = _Graphs(files, model, self._generators())
+        graphs = _Graphs(files, model, self._generators(), traced=traced)
         with fused_updates(model):
             self._train = graphs.epoch("train", model.train_step, train, batch_size, augment)
         self._evaluate = _evaluation(graphs, validation, batch_size)
@@ -141,9 +144,15 @@ class _Graphs:
     """A model's epochs as graphs, from their files where there are any."""
 
     def __init__(
-        self, files: GraphFiles | None, model: keras.Model, generators: Sequence[Any]
+        self,
+        files: GraphFiles | None,
+        model: keras.Model,
+        generators: Sequence[Any],
+        *,
+        traced: bool = True,
     ) -> None:
         self.model = model
+        self._traced = traced
         self._files = files
         self._generators = generators
 
@@ -157,6 +166,8 @@ class _Graphs:
     ) -> _Epoch:
         """All batches of these arrays in one call, which takes the order of their rows."""
         tensors = keras.tree.map_structure(as_tensor, arrays)
+        if not self._traced:
+            return _one_batch(self.model, step, tensors)
 
         def trace() -> Any:
             return _traced_epoch(self.model, step, tensors, batch_size, augment)

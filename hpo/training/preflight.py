@@ -27,6 +27,7 @@ from hpo.spec import StudySpec
 from hpo.spec.models import (
     AUGMENT_PARAMETERS,
     TRAINING_PARAMETERS,
+    Augment,
     BoolParameter,
     CategoricalParameter,
     FloatParameter,
@@ -37,7 +38,9 @@ from hpo.spec.models import (
 from hpo.training.augment import check_augment
 from hpo.training.compiling import SettingError, check_output, wants_probabilities
 from hpo.training.findings import Preflight, StudyProblem
+from hpo.training.freeing import free_widths
 from hpo.training.own_fit import dry_fit
+from hpo.training.plain import is_plain, written_compilation
 from hpo.training.trial import Bench, TrialModel, build_model, make_runner, prepare
 from hpo.usercode import describe
 
@@ -130,7 +133,7 @@ def _one_epoch(bench: Bench, built: TrialModel) -> tuple[str, ...]:
         _check_probabilities(built.model, outputs, signature, name)
         if bench.builder.own_fit is not None:
             return dry_fit(few, built)
-        runner = make_runner(few, built)
+        runner = make_runner(few, built, traced=not _is_surely_traceable(built))
         order = np.arange(len(few.data.train.y), dtype=np.int32)
         return (*runner.train(order), *runner.evaluate())
     except HpoError:
@@ -139,6 +142,14 @@ def _one_epoch(bench: Bench, built: TrialModel) -> tuple[str, ...]:
         raise BuilderError(
             f"the model of {name} can't be trained on this data: {describe(error)}"
         ) from error
+
+
+def _is_surely_traceable(built: TrialModel) -> bool:
+    """Whether a graph of the model's steps, which takes most of a check's time, can't fail."""
+    model = built.model
+    dense = is_plain(model) and free_widths(model) is not None
+    plainly = written_compilation(model) is not None and not model.jit_compile
+    return dense and plainly and built.settings.augment == Augment()
 
 
 def _check_savable(bench: Bench, built: TrialModel) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import random
 import threading
 from typing import Any
@@ -15,6 +16,8 @@ from keras.src.utils.rng_utils import GLOBAL_RANDOM_SEED
 from numpy.typing import NDArray
 from tensorflow.python.eager import context
 
+_sessions = itertools.count()
+
 
 def begin_session(seed: int) -> None:
     """Makes Keras forget the models before and seeds every source of random numbers.
@@ -26,7 +29,9 @@ def begin_session(seed: int) -> None:
     """
     global_state.GLOBAL_STATE_TRACKER = threading.local()
     global_state.GLOBAL_SETTINGS_TRACKER = threading.local()
-    gc.collect()
+    # The first has no models of ours to forget.
+    if next(_sessions):
+        gc.collect()
     global_state.set_global_attribute(GLOBAL_RANDOM_SEED, seed)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - for builders that draw from it

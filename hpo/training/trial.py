@@ -270,11 +270,14 @@ class GraphRun(Run):
         return self._end_epoch(logs | self._runner.evaluate(), started, channel)
 
 
-def make_runner(bench: Bench, built: TrialModel, structure: Structure | None = None) -> EpochRunner:
+def make_runner(
+    bench: Bench, built: TrialModel, structure: Structure | None = None, *, traced: bool = True
+) -> EpochRunner:
     """The model's epochs on the study's data, targets and weights as its loss wants them.
 
     Args:
         structure: Of a model whose graphs other trainers may have, or may use.
+        traced: As for EpochRunner.
     """
     signature, training = bench.data.signature, bench.spec.training
     part = bench.data.train
@@ -288,7 +291,8 @@ def make_runner(bench: Bench, built: TrialModel, structure: Structure | None = N
     files = None
     if bench.folder is not None and structure is not None:
         files = bench.folder.of_structure(structure.written, structure.numbers)
-    return EpochRunner(built.model, train, validation, built.settings.batch_size, augment, files)
+    batch_size = built.settings.batch_size
+    return EpochRunner(built.model, train, validation, batch_size, augment, files, traced=traced)
 
 
 def _fits(model: keras.Model, checkpoint: Checkpoint) -> bool:

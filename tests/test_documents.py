@@ -12,7 +12,8 @@ from hpo import errors
 from hpo.cli import cli
 from tests.conftest import ROOT
 
-DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
+FOLDERS = [ROOT, ROOT / "docs", ROOT / "benchmarks"]
+DOCUMENTS = sorted(document for folder in FOLDERS for document in folder.glob("*.md"))
 
 
 def section(text: str, command: str) -> str:
@@ -51,11 +52,22 @@ def test_every_exit_code_is_documented() -> None:
     assert [code for code in codes if f"| {code} |" not in text] == []
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def anchors(document: Path) -> set[str]:
+    """Of its headings, as GitHub names them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_and_pictures_resolve(document: Path) -> None:
-    targets = re.findall(r"\]\(([^)#\s]+)", document.read_text())
-    local = [target for target in targets if "://" not in target]
-    assert [target for target in local if not (document.parent / target).exists()] == []
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        name, _, anchor = target.partition("#")
+        there = document.parent / name if name else document
+        if "://" in target or (there.exists() and (not anchor or anchor in anchors(there))):
+            continue
+        broken.append(target)
+    assert broken == []
 
 
 def test_the_readme_s_commands_are_real() -> None:

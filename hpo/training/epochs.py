@@ -125,7 +125,8 @@ def _build(model: keras.Model, rows: _Arrays, batch_size: int) -> None:
         x, y, *weights = batch
         anything = tf.zeros([len(y), *output.shape[1:]], output.dtype)
         model.compute_metrics(x, y, anything, *weights)
-        model._compute_loss(x, y, anything, *weights, training=False)
+        if model._compile_loss is not None:
+            model._compute_loss(x, y, anything, *weights, training=False)
         model.reset_metrics()
     model._symbolic_build(data_batch=batch)
 

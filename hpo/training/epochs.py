@@ -126,7 +126,8 @@ def _build(model: keras.Model, rows: _Arrays, batch_size: int) -> None:
         anything = tf.zeros([len(y), *output.shape[1:]], output.dtype)
         model.compute_metrics(x, y, anything, *weights)
         if model._compile_loss is not None:
-            model._compute_loss(x, y, anything, *weights, training=False)
+            # Not `compute_loss`, which adds what a layer may have left of another graph.
+            model._compile_loss(y, anything, *weights)
         model.reset_metrics()
     model._symbolic_build(data_batch=batch)
 

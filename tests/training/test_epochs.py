@@ -176,6 +176,18 @@ def test_evaluate_equals_keras_over_several_batches() -> None:
     )
 
 
+def test_a_model_that_was_part_of_another_graph() -> None:
+    inputs = keras.Input((6,))
+    layer = keras.layers.Dense(3, "softmax", activity_regularizer="l2")
+    model = keras.Model(inputs, layer(inputs))
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    # The layer keeps the loss of what it was called with last.
+    tf.function(lambda: model(tf.constant(X)))()
+    expected = model.evaluate(X, Y, verbose=0, return_dict=True)
+    tf.function(lambda: model(tf.constant(X)))()
+    assert evaluate(model, (X, Y), BATCH)["accuracy"] == pytest.approx(expected["accuracy"])
+
+
 def test_code_of_the_users_sees_outputs_of_the_model_alone() -> None:
     seen: list[Any] = []
 

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ import pytest
 import hpo
 from hpo.errors import BuilderError, HpoError, StudyMismatchError, StudyStoppedError
 from tests.api.conftest import CELL, Script, start_script
-from tests.conftest import hpo_command
-from tests.end_to_end.conftest import BUILDER
+from tests.conftest import hpo_command, wait_for
+from tests.end_to_end.conftest import BUILDER, EPOCHS, Project, in_the_middle
 
 pytestmark = [pytest.mark.keras, pytest.mark.slow]
 
@@ -220,26 +219,33 @@ def test_ctrl_c_and_the_same_call_again(
     text = f"""
 {CELL if workers == 1 else CELL.replace(BUILDER, "from my_model import build")}
 study = hpo.tune(
-    build, (x, y), trials=5, workers={workers}, training={{"epochs": 60}}, name="long", lease=600
+    build,
+    (x, y),
+    trials=5,
+    workers={workers},
+    training={{"epochs": {EPOCHS}}},
+    search={{"pruner": "none"}},
+    name="long",
+    lease=600,
 )
-print("resumed", study.trials.get("user_attrs_resumed_at", []).notna().sum())
+print("resumed", study.trials["user_attrs_resumed_at"].notna().sum())
 """
     (folder / "my_model.py").write_text(BUILDER)
     process = start_script(folder, text, forkserver)
     assert process.stderr is not None
     while "2/5 trials" not in (line := process.stderr.readline()):
         assert line
-    time.sleep(0.5)
+    wait_for(lambda: in_the_middle(Project(folder, forkserver), trials=workers))
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert "interrupted; " in errors
     assert errors.rstrip().endswith("KeyboardInterrupt")
     left = hpo.open_study("long").status
-    assert (left.state, left.running) == ("running", 0)
+    assert (left.state, left.running, left.waiting) == ("running", 0, workers)
     assert 2 <= left.finished < 5
     done = script(text)
     assert done.returncode == 0, done.stderr
     words = f"going on with the study 'long': {left.finished} of 5 trials are finished"
     assert words in done.stderr
     assert hpo.open_study("long").status.finished == 5
-    assert done.stdout.splitlines()[-1] == f"resumed {left.waiting}"
+    assert done.stdout.splitlines()[-1] == f"resumed {workers}"

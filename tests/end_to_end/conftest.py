@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 import yaml
 
 from tests.conftest import hpo_command, run_command
@@ -24,6 +25,9 @@ def build(hp, input_shape, num_outputs):
         layers.append(keras.layers.Dropout(hp.Float("dropout", 0.0, 0.4)))
     return keras.Sequential([*layers, keras.layers.Dense(num_outputs, "softmax")])
 """
+
+# Of a trial that is to be met in the middle of: many more than it trains while one looks at it.
+EPOCHS = 120
 
 
 def study_content(**changes: Any) -> dict[str, Any]:
@@ -78,6 +82,30 @@ class Project:
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def query(self, text: str) -> list[Any]:
+        engine = sa.create_engine(self.storage)
+        try:
+            with engine.connect() as connection:
+                return list(connection.execute(sa.text(text)))
+        finally:
+            engine.dispose()
+
+
+def in_the_middle(project: Project, trials: int = 1) -> list[int] | None:
+    """The running trials that have reported some of `EPOCHS`, where they are as many or more."""
+    if not (project.folder / "hpo.db").exists():
+        return None
+    try:
+        rows = project.query(
+            "SELECT t.number FROM trials t JOIN trial_intermediate_values v USING (trial_id) "
+            "WHERE t.state = 'RUNNING' GROUP BY t.number "
+            f"HAVING count(*) BETWEEN 5 AND {EPOCHS // 2}"
+        )
+    except sa.exc.OperationalError:
+        # The file is there, its tables are still being made.
+        return None
+    return [number for (number,) in rows] if len(rows) >= trials else None
 
 
 @pytest.fixture

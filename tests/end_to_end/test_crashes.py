@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import wait_for
 from tests.end_to_end.conftest import Project, study_content
-from tests.end_to_end.test_faults import query, trainers_of
+from tests.end_to_end.test_faults import trainers_of
 
 pytestmark = [pytest.mark.keras, pytest.mark.slow]
 
@@ -206,5 +206,5 @@ def test_row_04_killed_while_a_checkpoint_is_written(project: Project, who: str)
     assert sorted(trial.intermediate_values) == list(range(1, 13))
     # The epoch whose checkpoint was being written is the only one that is trained again.
     assert trial.user_attrs["resumed_at"] == [before]
-    assert query(project, "SELECT crashes FROM hpo_slots") == [(int(who == "trainer"),)]
+    assert project.query("SELECT crashes FROM hpo_slots") == [(int(who == "trainer"),)]
     assert not half_written(project)

@@ -12,16 +12,13 @@ import numpy as np
 import optuna
 import psutil
 import pytest
-import sqlalchemy as sa
 
 from hpo.training.checkpoints import load_checkpoint
 from tests.conftest import wait_for
-from tests.end_to_end.conftest import Project, study_content
+from tests.end_to_end.conftest import EPOCHS, Project, in_the_middle, study_content
 
 pytestmark = pytest.mark.keras
 
-# Long enough to be met in the middle of.
-EPOCHS = 60
 TRIALS = 2
 
 
@@ -34,34 +31,8 @@ def long_project(project: Project) -> Project:
     return project
 
 
-def query(project: Project, text: str) -> list[Any]:
-    engine = sa.create_engine(project.storage)
-    try:
-        with engine.connect() as connection:
-            return list(connection.execute(sa.text(text)))
-    finally:
-        engine.dispose()
-
-
-def in_the_middle(project: Project) -> int | None:
-    """The trial that has reported some epochs and is still running."""
-    if not (project.folder / "hpo.db").exists():
-        return None
-    try:
-        rows = query(
-            project,
-            "SELECT t.number FROM trials t JOIN trial_intermediate_values v USING (trial_id) "
-            "WHERE t.state = 'RUNNING' GROUP BY t.number HAVING count(*) BETWEEN 5 AND 40",
-        )
-    except sa.exc.OperationalError:
-        # The file is there, its tables are still being made.
-        return None
-    return rows[0][0] if rows else None
-
-
 def reported(project: Project, number: int) -> int:
-    rows = query(
-        project,
+    rows = project.query(
         "SELECT max(step) FROM trial_intermediate_values JOIN trials USING (trial_id) "
         f"WHERE number = {number}",
     )
@@ -70,7 +41,7 @@ def reported(project: Project, number: int) -> int:
 
 def trainers_of(project: Project, worker: int) -> list[int]:
     """Trainers write to a log that carries their worker's name."""
-    [(name,)] = query(project, f"SELECT worker FROM hpo_workers WHERE pid = {worker}")
+    [(name,)] = project.query(f"SELECT worker FROM hpo_workers WHERE pid = {worker}")
     found = []
     for process in psutil.process_iter(["cmdline"]):
         # The files of every process of the machine would take as long as a trial.
@@ -102,7 +73,7 @@ def check_resumed(study: optuna.Study, number: int, saved: int) -> None:
 def test_a_killed_worker_s_trial_is_taken_over(long_project: Project) -> None:
     assert long_project.hpo("submit", "study.yaml").returncode == 0
     first = long_project.start("worker", "small", "--lease", "3")
-    number = wait_for(lambda: in_the_middle(long_project))
+    [number] = wait_for(lambda: in_the_middle(long_project))
     first.kill()
     first.communicate()
     saved = reported(long_project, number)
@@ -114,7 +85,7 @@ def test_a_killed_worker_s_trial_is_taken_over(long_project: Project) -> None:
 def test_a_killed_trainer_costs_one_attempt_and_not_the_worker(long_project: Project) -> None:
     assert long_project.hpo("submit", "study.yaml").returncode == 0
     worker = long_project.start("worker", "small")
-    number = wait_for(lambda: in_the_middle(long_project))
+    [number] = wait_for(lambda: in_the_middle(long_project))
     [trainer] = trainers_of(long_project, worker.pid)
     os.kill(trainer, signal.SIGKILL)
     saved = reported(long_project, number)
@@ -139,8 +110,7 @@ def test_row_05_killed_twice_equals_never_killed(
     long_project: Project, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     content = study_content()
-    # Enough for it to be still at work when its trainer has been found.
-    content["training"] |= {"epochs": 5 * EPOCHS, "deterministic": True}
+    content["training"] |= {"epochs": EPOCHS, "deterministic": True}
     content["search"] = {"trials": 1}
     long_project.write(content)
     calm = Project(tmp_path_factory.mktemp("calm"), long_project.forkserver)
@@ -180,7 +150,7 @@ def _trial_and_weights(project: Project) -> tuple[optuna.trial.FrozenTrial, list
 
 def test_ctrl_c_of_run_and_run_again(long_project: Project) -> None:
     run = long_project.start("run", "study.yaml", "--workers", "1", "--no-export")
-    number = wait_for(lambda: in_the_middle(long_project))
+    [number] = wait_for(lambda: in_the_middle(long_project))
     workers = psutil.Process(run.pid).children(recursive=True)
     run.send_signal(signal.SIGINT)
     output, _ = run.communicate(timeout=30)
@@ -188,7 +158,7 @@ def test_ctrl_c_of_run_and_run_again(long_project: Project) -> None:
     assert "goes on from here" in output
     wait_for(lambda: not any(process.is_running() for process in workers))
     # Given back at once: nobody has to wait for the lease to run out.
-    assert query(long_project, "SELECT count(*) FROM hpo_slots WHERE state = 'leased'") == [(0,)]
+    assert long_project.query("SELECT count(*) FROM hpo_slots WHERE state = 'leased'") == [(0,)]
     saved = reported(long_project, number)
     done = long_project.hpo("run", "study.yaml", "--workers", "1", "--no-export")
     assert done.returncode == 0, done.stderr
@@ -204,7 +174,7 @@ def test_row_16_a_second_ctrl_c_of_run_ends_it_at_once(long_project: Project) ->
     run = long_project.start("run", "study.yaml", "--workers", "1", "--no-export")
     wait_for(lambda: in_the_middle(long_project))
     children = psutil.Process(run.pid).children(recursive=True)
-    [(worker,)] = query(long_project, "SELECT pid FROM hpo_workers")
+    [(worker,)] = long_project.query("SELECT pid FROM hpo_workers")
     # It does not leave when it is told to: the launcher would wait for it, and kill it in the end.
     os.kill(worker, signal.SIGSTOP)
     # A thread that still runs would take the next signal.
@@ -217,7 +187,7 @@ def test_row_16_a_second_ctrl_c_of_run_ends_it_at_once(long_project: Project) ->
     os.kill(worker, signal.SIGCONT)
     run.communicate(timeout=30)
     wait_for(lambda: not any(process.is_running() for process in children))
-    assert query(long_project, "SELECT count(*) FROM hpo_slots WHERE state = 'leased'") == [(0,)]
+    assert long_project.query("SELECT count(*) FROM hpo_slots WHERE state = 'leased'") == [(0,)]
 
 
 def is_stopped(pid: int) -> bool:
@@ -237,8 +207,8 @@ def test_a_killed_worker_of_run_is_replaced_at_once(long_project: Project) -> No
     run = long_project.start(
         *("run", "study.yaml", "--workers", "1", "--no-export", "--lease", "1000")
     )
-    number = wait_for(lambda: in_the_middle(long_project))
-    [(worker,)] = query(long_project, "SELECT pid FROM hpo_workers")
+    [number] = wait_for(lambda: in_the_middle(long_project))
+    [(worker,)] = long_project.query("SELECT pid FROM hpo_workers")
     os.kill(worker, signal.SIGKILL)
     saved = reported(long_project, number)
     output, _ = run.communicate(timeout=200)
@@ -260,7 +230,7 @@ def test_a_killed_run_leaves_no_process_behind(long_project: Project) -> None:
 def test_stop_and_resume(long_project: Project) -> None:
     assert long_project.hpo("submit", "study.yaml").returncode == 0
     worker = long_project.start("worker", "small", "--lease", "2")
-    number = wait_for(lambda: in_the_middle(long_project))
+    [number] = wait_for(lambda: in_the_middle(long_project))
     assert long_project.hpo("stop").returncode == 0
     output, _ = worker.communicate(timeout=60)
     assert worker.returncode == 0, output

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from hpo.errors import DivergedError, TrialError
@@ -49,7 +49,8 @@ class Progress:
         return len(self.history)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        # No copy of the history, which would be made each epoch of all epochs before.
+        return dict(vars(self))
 
     def add(self, logs: dict[str, float], objective: Objective) -> float:
         """Takes an epoch's metrics in; the objective's value.

@@ -107,7 +107,7 @@ class GraphCache:
         """Takes what is kept out of the garbage collector's sight, between two trials.
 
         Keras's models need a collection with each trial, and it would go through everything that
-        was kept before. For a process that does nothing but train: all that lives is kept.
+        was kept before, and through all else that lives in the process.
         """
         gc.collect()
         gc.freeze()

@@ -104,7 +104,7 @@ class TrainerSide:
             message = self._pipe.receive()
             if isinstance(message, m.TrialTask):
                 self._pipe.send(self._train(message))
-                if self._own_process and self._bench is not None:
+                if self._bench is not None:
                     # Now, while the worker writes the trial and asks for the next one.
                     self._bench.graphs.settle()
             elif isinstance(message, m.Prepare):

@@ -6,6 +6,7 @@ that is not wanted any more ends with its epoch, when it has something to say an
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import threading
@@ -76,6 +77,9 @@ class _Thread:
                 TrainerSide(_Pipe(self._connection), own_process=False).run()
             except (_DismissedError, SystemExit):
                 return
+            finally:
+                # What trials froze and what else lives in this process is the collector's again.
+                gc.unfreeze()
 
 
 class _DismissedError(BaseException):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,27 @@ def test_a_notebook_s_namespace(folder: Path, capsys: pytest.CaptureFixture[str]
         assert words in str(caught.value)
     assert "data.source.path: the study has artifacts/cells/data-" in str(caught.value)
     assert len(list((folder / "artifacts" / "cells").glob("data-*"))) == 1
+
+
+def test_what_trials_keep_from_the_collector_it_gets_back(folder: Path) -> None:
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    exec(CELL, namespace)
+    frozen, models = [], []
+
+    def build(hp: Any, input_shape: Any, num_outputs: Any) -> Any:
+        frozen.append(gc.get_freeze_count())
+        model = namespace["build"](hp, input_shape, num_outputs)
+        models.append(weakref.ref(model))
+        return model
+
+    gc.unfreeze()
+    data = (namespace["x"], namespace["y"])
+    hpo.tune(build, data, trials=3, training={"epochs": 1}, name="frozen", progress=False)
+    assert frozen[-1] > 0
+    assert gc.get_freeze_count() == 0
+    gc.collect()
+    assert len(models) > 3
+    assert not any(model() for model in models)
 
 
 def test_a_builder_that_raises_stops_the_study(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -63,7 +64,7 @@ print(json.dumps({{
     assert found["value"] == max(found["values"])
     assert set(found["test"]) == {"loss", "accuracy"}
     assert found["shown"].startswith("<hpo.Study 'build': 4/4 trials, best val_accuracy")
-    assert "1/4 trials" in done.stderr
+    assert re.search(r"^[0-3]/4 trials", done.stderr, re.MULTILINE)
     assert "the study 'build' is finished: 4/4 trials" in done.stderr
     assert (folder / "plot.png").stat().st_size > 10_000
     assert (folder / "bundles" / "build" / "model.keras").is_file()
@@ -255,17 +256,19 @@ print("resumed", study.trials["user_attrs_resumed_at"].notna().sum())
 """
     (folder / "my_model.py").write_text(BUILDER)
     process = start_script(folder, text, forkserver)
-    assert process.stderr is not None
-    while "2/5 trials" not in (line := process.stderr.readline()):
-        assert line
-    wait_for(lambda: in_the_middle(Project(folder, forkserver), trials=workers))
+
+    def goes_on() -> bool:
+        running = in_the_middle(Project(folder, forkserver), trials=workers)
+        return running is not None and min(running) >= workers
+
+    wait_for(goes_on)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert "interrupted; " in errors
     assert errors.rstrip().endswith("KeyboardInterrupt")
     left = hpo.open_study("long").status
     assert (left.state, left.running, left.waiting) == ("running", 0, workers)
-    assert 2 <= left.finished < 5
+    assert workers <= left.finished < 5
     done = script(text)
     assert done.returncode == 0, done.stderr
     words = f"going on with the study 'long': {left.finished} of 5 trials are finished"

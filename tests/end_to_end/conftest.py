@@ -27,7 +27,7 @@ def build(hp, input_shape, num_outputs):
 """
 
 # Of a trial that is to be met in the middle of: many more than it trains while one looks at it.
-EPOCHS = 120
+EPOCHS = 150
 
 
 def study_content(**changes: Any) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def in_the_middle(project: Project, trials: int = 1) -> list[int] | None:
         rows = project.query(
             "SELECT t.number FROM trials t JOIN trial_intermediate_values v USING (trial_id) "
             "WHERE t.state = 'RUNNING' GROUP BY t.number "
-            f"HAVING count(*) BETWEEN 5 AND {EPOCHS // 2}"
+            f"HAVING count(*) BETWEEN 5 AND {2 * EPOCHS // 3}"
         )
     except sa.exc.OperationalError:
         # The file is there, its tables are still being made.

@@ -53,6 +53,7 @@ def run(
         from hpo.launch.running import work_through
         from hpo.launch.submit import submit_file
         from hpo.spec import load_study_file
+        from hpo.study.schema import rehearse_schema
         from hpo.watch.progress import progress_display
         from hpo.worker.signals import INTERRUPTED, interruptible
 
@@ -69,6 +70,9 @@ def run(
             trainers.address,
             db_timeout=db_timeout,
         )
+        # Before the workers' server is there: three importing processes would share two cores, and
+        # the first trial waits for the one that imports Keras.
+        rehearse_schema()
         with LocalWorkers(options) as local:
             record = submit_file(study, url, project, trainers, warn)
             with (

@@ -140,9 +140,11 @@ def test_a_module_can_be_run_by_name(runs: list[str]) -> None:
 
 
 IMPORT = """
-import sys
+import sys, typing
 from hpo.worker import forkserver
+check = typing._type_check
 forkserver.import_everything()
+assert typing._type_check is check
 print(*[name for name in sys.argv[1:] if name in sys.modules])
 import keras, keras_tuner, pandas
 keras.wrappers.SKLearnClassifier, keras_tuner.SklearnTuner, keras.visualization.plot_image_gallery

@@ -45,6 +45,7 @@ KERAS_MODULES = {
     "hpo.training.builder",
     "hpo.training.compiling",
     "hpo.training.epochs",
+    "hpo.training.evaluation",
     "hpo.training.freeing",
     "hpo.training.fused",
     "hpo.training.graphs",

@@ -218,5 +218,6 @@ def _has_any_width(layer: Any, is_head: bool) -> bool:
     if isinstance(layer, keras.layers.BatchNormalization):
         return rank == 2 and layer.axis == -1 and not layer.renorm
     if isinstance(layer, keras.layers.Dense | keras.layers.Activation) and not is_head:
-        return rank == 2 and layer.activation.__name__ in _OF_EACH_ELEMENT
+        # An activation may be a layer, which has no such name.
+        return rank == 2 and getattr(layer.activation, "__name__", None) in _OF_EACH_ELEMENT
     return True

@@ -17,11 +17,17 @@ def is_plain(model: keras.Model) -> bool:
     """Whether a compiled model is Keras's own in every part that Python can tell apart."""
     optimizer = model.optimizer
     return (
-        type(model) in (Functional, keras.Sequential)
+        has_plain_layers(model)
         and type(optimizer).__module__.startswith("keras.src.optimizers.")
         and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         and not optimizer.use_ema
-        and all(layer.built and _is_plain_layer(layer) for layer in model._flatten_layers())
+    )
+
+
+def has_plain_layers(model: keras.Model) -> bool:
+    """Whether it is a functional or sequential model of Keras's own layers and functions."""
+    return type(model) in (Functional, keras.Sequential) and all(
+        layer.built and _is_plain_layer(layer) for layer in model._flatten_layers()
     )
 
 

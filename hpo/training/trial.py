@@ -12,8 +12,9 @@ import keras
 import numpy as np
 
 from hpo.artifacts import Place
-from hpo.data import SearchData, open_search_data
+from hpo.data import Part, SearchData, open_search_data
 from hpo.data.sharing import open_shared_data
+from hpo.data.tensors import Tensors
 from hpo.errors import BuilderError
 from hpo.space import Suggest, Values
 from hpo.space.hyperparameters import TrialHyperParameters
@@ -32,6 +33,7 @@ from hpo.training.compiling import (
     settle,
     targets_for,
     training_defaults,
+    wants_one_hot,
 )
 from hpo.training.epochs import EpochRunner, forgotten_gradients
 from hpo.training.graphs import GraphFolder
@@ -53,6 +55,7 @@ class Bench:
     builder: Builder
     folder: GraphFolder | None = None
     graphs: GraphCache = field(default_factory=GraphCache, init=False)
+    tensors: Tensors = field(default_factory=Tensors, init=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,20 +282,27 @@ def make_runner(
         structure: Of a model whose graphs other trainers may have, or may use.
         traced: As for EpochRunner.
     """
-    signature, training = bench.data.signature, bench.spec.training
-    part = bench.data.train
-    train: tuple[Any, ...] = (part.x, targets_for(built.model, part.y, signature))
-    weights = class_weights(training, part.y, signature)
+    data = bench.data
+    train = _rows_of(bench, built.model, "train", data.train)
+    weights = class_weights(bench.spec.training, data.train.y, data.signature)
     if weights is not None:
         train = (*train, weights)
-    held = bench.data.validation
-    validation = (held.x, targets_for(built.model, held.y, signature))
-    augment = make_augmentation(built.settings.augment, part.x)
+    validation = _rows_of(bench, built.model, "validation", data.validation)
+    augment = make_augmentation(built.settings.augment, data.train.x)
     files = None
     if bench.folder is not None and structure is not None:
         files = bench.folder.of_structure(structure.written, structure.numbers)
     batch_size = built.settings.batch_size
     return EpochRunner(built.model, train, validation, batch_size, augment, files, traced=traced)
+
+
+def _rows_of(bench: Bench, model: keras.Model, name: str, part: Part) -> tuple[Any, ...]:
+    """Features and targets of a part, the same tensors for all models that want them so."""
+    targets = f"{name} one-hot" if wants_one_hot(model) else f"{name} targets"
+    return (
+        bench.tensors.of(name, lambda: part.x),
+        bench.tensors.of(targets, lambda: targets_for(model, part.y, bench.data.signature)),
+    )
 
 
 def _fits(model: keras.Model, checkpoint: Checkpoint) -> bool:

@@ -78,7 +78,7 @@ class Number:
         number = _VariableNumber(self.value)
         setattr(self.owner, self.attribute, number)
         if type(self.owner) is keras.layers.Dropout:
-            self.owner.__class__ = _VariableDropout
+            self.owner.__class__ = VariableDropout
         return number.variable
 
 
@@ -96,7 +96,7 @@ class _VariableNumber(float):
         return tf.cast(self.variable, dtype or tf.float32, name=name)
 
 
-class _VariableDropout(keras.layers.Dropout):  # type: ignore[misc]
+class VariableDropout(keras.layers.Dropout):  # type: ignore[misc]
     """Keras's dropout makes a constant of a rate that is a Python number, whatever else it is."""
 
     def call(self, inputs: Any, training: bool = False) -> Any:

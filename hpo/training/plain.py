@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras.src.models.functional import Functional
 
+from hpo.training.freeing import VariableDropout
+
 _LAYERS = "keras.src.layers."
 # They may hold what was learned from data, as constants of the graph.
 _LEARNING_LAYERS = "keras.src.layers.preprocessing."
@@ -51,7 +53,8 @@ def _written(write: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
 
 def _is_plain_layer(layer: Any) -> bool:
     """Whether a layer, or the model that holds it, is Keras's own in every part."""
-    if type(layer) not in (Functional, keras.Sequential):
+    # What stands for Keras's dropout in a graph that others share does as that does.
+    if type(layer) not in (Functional, keras.Sequential, VariableDropout):
         module = type(layer).__module__
         if not module.startswith(_LAYERS) or module.startswith(_LEARNING_LAYERS):
             return False

@@ -10,6 +10,7 @@ import pytest
 
 from hpo.training.epochs import evaluate
 from hpo.training.evaluation import evaluation_batch
+from hpo.training.freeing import free_numbers
 
 pytestmark = [pytest.mark.keras, pytest.mark.usefixtures("deterministic")]
 
@@ -64,6 +65,15 @@ def test_small_rows_of_which_each_counts_alone_go_in_large_batches(loss: Any) ->
     model.compile("sgd", loss)
     assert evaluation_batch(model, ROWS, 32) == 2048
     assert evaluation_batch(model, ROWS, 4096) == 4096
+
+
+def test_a_model_whose_numbers_are_variables_is_as_it_was() -> None:
+    parts = [keras.Input((6,)), layers.Dense(8, kernel_regularizer="l2"), layers.Dropout(0.5)]
+    model = keras.Sequential([*parts, layers.Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    freed = [number.free() for number in free_numbers(model)]
+    assert len(freed) == 2
+    assert evaluation_batch(model, ROWS, 32) == 2048
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ class Checkpoint:
         weights: In the order of `model.weights`.
         optimizer: In the order of `optimizer.variables`.
         progress: What the trial knows beside its variables, of JSON types.
+
+    Numbers of a kind that NumPy has not of its own (bfloat16) are float32 here.
     """
 
     epoch: int
@@ -75,8 +77,8 @@ class CheckpointFolder:
         Raises:
             ArtifactsError: It can't be written; the checkpoints before are as they were.
         """
-        arrays = {f"w{index}": array for index, array in enumerate(weights)}
-        arrays |= {f"o{index}": array for index, array in enumerate(optimizer)}
+        arrays = {f"w{index}": _readable(array) for index, array in enumerate(weights)}
+        arrays |= {f"o{index}": _readable(array) for index, array in enumerate(optimizer)}
         meta = {"epoch": epoch, "weights": len(weights), "optimizer": len(optimizer)}
         arrays["meta"] = np.array(json.dumps(meta | {"progress": progress}))
 
@@ -125,6 +127,11 @@ class CheckpointFolder:
         """(token, epoch, path) of every checkpoint, and of what a killed writer left behind."""
         matches = [(_NAME.fullmatch(path.name), path) for path in list_folder(self.folder)]
         return [(int(m[2]), int(m[1]), path) for m, path in matches if m is not None]
+
+
+def _readable(array: NDArray[Any]) -> NDArray[Any]:
+    """The array in a type that NumPy reads back: of bfloat16 it would write the bare bytes."""
+    return array if array.dtype.isbuiltin == 1 else array.astype(np.float32)
 
 
 def _path(folder: Place, epoch: int, token: int) -> Place:

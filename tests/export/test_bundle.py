@@ -222,6 +222,11 @@ def logits(hp, input_shape, num_outputs):
     return model
 
 
+def half(hp, input_shape, num_outputs):
+    head = keras.layers.Dense(num_outputs, "softmax", dtype="bfloat16")
+    return keras.Sequential([keras.Input(input_shape), head])
+
+
 class Late(keras.Model):
     def __init__(self, num_outputs, **kwargs):
         super().__init__(**kwargs)
@@ -298,6 +303,18 @@ def test_what_keras_alone_can_not_load_is_told(special: Path, tmp_path: Path) ->
     assert metrics["custom_objects"] == ["Lambda", "Twice", "twice"]
     with pytest.raises(UsageError, match="needs Lambda, Twice, twice, which Keras does not bring"):
         predict_file(bundle.folder, tmp_path / "rows.npy", "x")
+
+
+def test_a_model_of_bfloat16(special: Path, tmp_path: Path) -> None:
+    from hpo.export.predict import predict_file
+    from hpo.training.preflight import check_study
+
+    bundle = train_and_export(special, "special:half", tmp_path, {})
+    spec = load_study_file(bundle.folder / "config.yaml").spec
+    assert check_study(spec, special).problems == ()
+    np.save(tmp_path / "rows.npy", open_raw_part(spec.data, special, "test").x[:3])
+    for row in predict_file(bundle.folder, tmp_path / "rows.npy", "x"):
+        assert sum(row["classes"].values()) == pytest.approx(1, abs=0.05)
 
 
 def test_a_model_that_is_built_by_its_first_rows(special: Path, tmp_path: Path) -> None:

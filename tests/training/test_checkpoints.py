@@ -46,6 +46,18 @@ def test_what_is_saved_is_read_back(place: Place) -> None:
     assert [array.dtype for array in found.optimizer] == [np.int64, np.float32]
 
 
+def test_bfloat16_is_read_back_with_the_same_values(tmp_path: Path) -> None:
+    # The package comes with Keras.
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    weight = np.linspace(-3, 3, 7).astype(ml_dtypes.bfloat16)
+    folder = CheckpointFolder(tmp_path, 1)
+    found = load_checkpoint(folder.save(1, [weight], [weight[:2], np.int64(7)], {}))
+    assert found is not None
+    assert [array.dtype for array in found.optimizer] == [np.float32, np.int64]
+    np.testing.assert_array_equal(found.weights[0].astype(weight.dtype), weight)
+    np.testing.assert_array_equal(found.optimizer[0], weight[:2].astype(np.float32))
+
+
 def test_nothing_saved_yet(place: Place) -> None:
     assert CheckpointFolder(place / "none", 1).latest() is None
     assert names(place) == []

@@ -305,6 +305,26 @@ def test_a_function_that_outlives_its_trial_keeps_its_gradient(
     assert one == other
 
 
+def with_builder(bench: Bench, name: str, project: Path) -> Bench:
+    from hpo.training.trial import load_builder
+
+    spec = bench.spec.model_copy(update={"model": make_spec(model={"builder": name}).model})
+    builder = load_builder(spec.model, bench.data.signature, project)
+    return dataclasses.replace(bench, spec=spec, builder=builder)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_model_of_bfloat16_resumes(
+    make_bench: MakeBench, project: Path, tmp_path: Path, optimizer: str
+) -> None:
+    training = {"epochs": 3, "batch_size": 512, "optimizer": optimizer, "momentum": 0.5}
+    bench = with_builder(make_bench(training=training), "tiny:half", project)
+    whole, state = run_with_kills(bench, tmp_path / "whole", [])
+    broken, resumed = run_with_kills(bench, tmp_path / "broken", [1])
+    assert broken.progress.history == whole.progress.history
+    check_same_state(resumed.last, state.last)
+
+
 def test_mixed_precision_with_a_schedule_resumes(digits: Bench, tmp_path: Path) -> None:
     import keras
 

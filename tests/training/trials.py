@@ -34,6 +34,14 @@ def compiled(hp, input_shape, num_outputs):
     return model
 
 
+def half(hp, input_shape, num_outputs):
+    return keras.Sequential([
+        keras.Input(input_shape),
+        keras.layers.Dense(hp.Int("units", 4, 64), "relu", dtype="bfloat16"),
+        keras.layers.Dense(num_outputs, "softmax", dtype="bfloat16"),
+    ])
+
+
 @tf.custom_gradient
 def doubled(x):
     return 2 * x, lambda upstream: 2 * upstream

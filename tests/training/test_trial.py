@@ -31,7 +31,7 @@ class LastState(MemoryChannel):
     last: Checkpoint | None = None
 
     def report(self, epoch: int, value: float) -> bool:
-        newest = max(self.folder.glob("epoch-*.npz"), key=lambda path: path.name)
+        newest = max(self.folder.glob("epoch-*.zip"), key=lambda path: path.name)
         self.last = load_checkpoint(newest)
         return super().report(epoch, value)
 
@@ -172,7 +172,7 @@ def test_a_trial_that_had_ended_ends_again(make_bench: MakeBench, tmp_path: Path
     assert end.progress.epoch == 2
     assert end.checkpoint is not None
     assert load_checkpoint(end.checkpoint) is not None
-    assert end.checkpoint.name.endswith(".2.npz")
+    assert end.checkpoint.name.endswith(".2.zip")
 
 
 def test_a_damaged_newest_checkpoint_is_made_again(digits: Bench, tmp_path: Path) -> None:

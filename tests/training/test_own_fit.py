@@ -386,7 +386,7 @@ def test_class_weights_and_schedule(make: Make, tmp_path: Path) -> None:
 
     class Rates(MemoryChannel):
         def report(self, epoch: int, value: float) -> bool:
-            newest = max(tmp_path.glob("epoch-*.npz"), key=lambda path: path.name)
+            newest = max(tmp_path.glob("epoch-*.zip"), key=lambda path: path.name)
             found = load_checkpoint(newest)
             assert found is not None
             rates.append(float(found.optimizer[1]))

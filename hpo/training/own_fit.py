@@ -110,6 +110,7 @@ class OwnFitRun(Run):
         else:
             history = self._fit_inside(fit, given)
             _put_before(history, before)
+        self._take_schedule_back()
         progress.calls.append(progress.epoch - sum(progress.calls))
         return history
 
@@ -146,6 +147,14 @@ class OwnFitRun(Run):
             self._model.optimizer.build(self._model.trainable_variables)
         self._assign(self._checkpoint)
         self._checkpoint = None
+
+    def _take_schedule_back(self) -> None:
+        """Shows the user's code the rate that it has set, which the next call begins with.
+
+        It may compute the next rate from it, and the schedule would count twice.
+        """
+        if self._rate is not None and self._training.schedule is not None:
+            self._model.optimizer.learning_rate.assign(self._rate)
 
     def _logs_of(self, call: int) -> list[dict[str, float]]:
         """The epochs of a call, as far as they are trained."""

@@ -108,7 +108,7 @@ def prepare(
 
 def build_model(bench: Bench, suggest: Suggest, seed: int) -> TrialModel:
     """A new, compiled model; equal seeds and values give equal weights."""
-    begin_session(seed)
+    begin_session(seed, bench.builder.settings)
     training = bench.spec.training
     values = Values(bench.spec.space, training_defaults(training), suggest)
     hp = TrialHyperParameters(values)

@@ -325,17 +325,38 @@ def test_a_model_of_bfloat16_resumes(
     check_same_state(resumed.last, state.last)
 
 
-def test_mixed_precision_with_a_schedule_resumes(digits: Bench, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("mixed")
+def test_mixed_precision_with_a_schedule_resumes(
+    make_bench: MakeBench, project: Path, tmp_path: Path
+) -> None:
     import keras
 
+    from hpo.training.trial import build_model
+
     schedule = {"type": "exponential", "decay": 0.5}
-    spec = make_spec(training={"epochs": 2, "batch_size": 512, "schedule": schedule})
-    bench = dataclasses.replace(digits, spec=spec)
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        whole, state = run_with_kills(bench, tmp_path / "whole", [])
-        broken, resumed = run_with_kills(bench, tmp_path / "broken", [1])
-    finally:
-        keras.config.set_dtype_policy("float32")
+    training = {"epochs": 3, "batch_size": 128, "schedule": schedule}
+    bench = with_builder(make_bench(training=training), "mixed:build", project)
+    model = build_model(bench, MemoryChannel().suggest, 1).model
+    assert {layer.compute_dtype for layer in model.layers} == {"float16"}
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    whole, state = run_with_kills(bench, tmp_path / "whole", [])
+    broken, resumed = run_with_kills(bench, tmp_path / "broken", [1])
+    # Not all steps were left out for their gradients' overflow.
+    assert whole.progress.history[2]["loss"] < 0.95 * whole.progress.history[0]["loss"]
     assert broken.progress.history == whole.progress.history
     check_same_state(resumed.last, state.last)
+
+
+@pytest.mark.usefixtures("mixed")
+def test_a_policy_of_a_build_is_gone_with_its_trial(make_bench: MakeBench, project: Path) -> None:
+    from hpo.training.trial import build_model
+
+    # The second time the module is imported already.
+    for _ in range(2):
+        bench = with_builder(make_bench(), "mixed:build64", project)
+        for _ in range(2):
+            model = build_model(bench, MemoryChannel().suggest, 1).model
+            assert model.layers[0].compute_dtype == "float64"
+            assert model.name == "mixed_float16"
+    model = build_model(make_bench(), MemoryChannel().suggest, 1).model
+    assert model.layers[0].compute_dtype == "float32"

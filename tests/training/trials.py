@@ -58,6 +58,26 @@ def traced(hp, input_shape, num_outputs):
     return keras.Model(inputs, keras.layers.Dense(num_outputs, "softmax")(x))
 """
 
+MIXED = """
+import keras
+from tiny import dense
+
+keras.mixed_precision.set_global_policy("mixed_float16")
+
+
+def build64(hp, input_shape, num_outputs, task):
+    # For this trial alone.
+    policy = keras.config.dtype_policy().name
+    keras.config.set_dtype_policy("float64")
+    model = dense(hp, input_shape, num_outputs, task)
+    model.name = policy
+    return model
+
+
+def build(hp, input_shape, num_outputs, task):
+    return dense(hp, input_shape, num_outputs, task)
+"""
+
 
 def make_spec(**sections: Any) -> StudySpec:
     """A study of scikit-learn's digits with the builder `dense`; keywords replace sections."""

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from hpo.artifacts import check_writable, open_artifacts
 from hpo.errors import StorageError, StudyStoppedError
-from hpo.launch.local import LocalWorkers
+from hpo.launch.local import LocalWorkers, WorkersFailedError
 from hpo.study.database import Database
 from hpo.study.leases import release_worker
 from hpo.study.snapshot import Snapshot, take_snapshot
@@ -77,7 +77,7 @@ def attend(
 
     Raises:
         StudyStoppedError: The study is stopped; says why and how to go on.
-        HpoError: The workers can't work.
+        WorkersFailedError: The workers can't work, or have left before the study was finished.
     """
     snapshot = take_snapshot(database, record)
     if snapshot.state == "running":
@@ -86,6 +86,12 @@ def attend(
         raise StudyStoppedError(
             f"the study {record.name!r} is stopped: {snapshot.reason}; {snapshot.finished} of "
             f"{snapshot.trials} trials are finished. Go on with: hpo resume {record.name}"
+        )
+    if snapshot.state == "running" and not interruption.stop.is_set():
+        # Somebody has told them to leave: SIGTERM, or `hpo stop` and then `hpo resume`.
+        raise WorkersFailedError(
+            f"all workers have left, and {snapshot.finished} of {snapshot.trials} trials of the "
+            f"study {record.name!r} are finished; the same command goes on from here"
         )
     return RunEnd(snapshot, interruption.stop.is_set() and snapshot.state != "finished")
 

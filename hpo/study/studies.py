@@ -269,7 +269,8 @@ def _open(connection: sa.Connection, database: Database, name: str) -> StudyReco
         )
         .outerjoin(t.hpo_studies, t.hpo_studies.c.study_id == t.studies.c.study_id)
         .join(t.study_directions, t.study_directions.c.study_id == t.studies.c.study_id)
-        .where(t.studies.c.study_name == name)
+        # Of several objectives, which are none of this service's, one row has to do.
+        .where(t.studies.c.study_name == name, t.study_directions.c.objective == 0)
     )
     row = connection.execute(query).mappings().one_or_none()
     if row is None:

@@ -136,7 +136,7 @@ class Worker:
         Raises:
             TrainerDiedError: One after the other has died while it prepared.
         """
-        if self._trainer is not None and self._has_grown(self._trainer):
+        if self._trainer is not None and self._is_spent(self._trainer):
             self._drop_trainer()
         deaths = 0
         while self._trainer is None:
@@ -195,7 +195,11 @@ class Worker:
                 + f"\n{advice}"
             )
 
-    def _has_grown(self, trainer: Trainer) -> bool:
+    def _is_spent(self, trainer: Trainer) -> bool:
+        """Whether it has grown, or died while it had nothing to do; no trial is to blame."""
+        if trainer.ended:
+            logger.warning("the trainer has ended between two trials; another one takes its place")
+            return True
         memory = trainer.memory()
         self._base_memory = self._base_memory or memory
         return memory > self._base_memory + _GROWTH_BYTES
@@ -208,26 +212,12 @@ class Worker:
     def _run_lease(self, lease: Lease, keeper: LeaseKeeper) -> int:
         """Runs the leased trial; 1 when it ended, 0 when it goes on elsewhere or again."""
         keeper.hold(lease)
-        assert self._trainer is not None
-        attempt = Attempt(
-            lease, self._spec, self._record, self._slots, self._storage, self._paths, self._trainer
-        )
-        started = time.monotonic()
-        limit = self._spec.search.trial_timeout
         try:
-            while not (self._stop.is_set() or keeper.lost or keeper.study_stopped):
-                step = attempt.step()
-                if step is Step.ENDED:
-                    self._tidy()
-                    return 1
-                if step is Step.GIVEN_BACK:
-                    return 0
-                if limit is not None and time.monotonic() - started > limit:
-                    words = f"the time limit of {limit:g} s for one trial was reached"
-                    return self._crashed(lease, words)
-            return self._leave(lease, keeper)
-        except TrainerDiedError as error:
-            return self._crashed(lease, str(error))
+            try:
+                return self._train(lease, keeper)
+            except TrainerDiedError as error:
+                # Inside the outer `try`: that the lease is lost may show only now.
+                return self._crashed(lease, str(error))
         except ArtifactsError:
             # The trial is not to blame: it waits where it is, and nothing is counted.
             self._drop_trainer()
@@ -240,6 +230,25 @@ class Worker:
         finally:
             keeper.hold(None)
             self._storage.drop()
+
+    def _train(self, lease: Lease, keeper: LeaseKeeper) -> int:
+        assert self._trainer is not None
+        attempt = Attempt(
+            lease, self._spec, self._record, self._slots, self._storage, self._paths, self._trainer
+        )
+        started = time.monotonic()
+        limit = self._spec.search.trial_timeout
+        while not (self._stop.is_set() or keeper.lost or keeper.study_stopped):
+            step = attempt.step()
+            if step is Step.ENDED:
+                self._tidy()
+                return 1
+            if step is Step.GIVEN_BACK:
+                return 0
+            if limit is not None and time.monotonic() - started > limit:
+                words = f"the time limit of {limit:g} s for one trial was reached"
+                return self._crashed(lease, words)
+        return self._leave(lease, keeper)
 
     def _leave(self, lease: Lease, keeper: LeaseKeeper) -> int:
         self._drop_trainer()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hpo.launch import running
+from hpo.launch.local import WorkersFailedError
 from hpo.launch.running import attend
 from hpo.study.database import Database
 from hpo.study.schema import create_schema
@@ -64,9 +65,24 @@ def test_looks_take_a_quarter_of_the_time_at_most(
     record = new_study(database, trials=3)
     interruption = Interruption()
     interruption.stop = clock
-    end = attend(database, record, lambda: Leaving(100), interruption, shown.append)
+    with pytest.raises(WorkersFailedError):
+        attend(database, record, lambda: Leaving(100), interruption, shown.append)
     database.close()
     # And one when they have left.
     assert len(shown) == looks + 1
-    assert not end.interrupted
-    assert end.snapshot == shown[-1]
+
+
+def test_workers_that_left_do_not_make_a_study_finished(tmp_path: Path) -> None:
+    """SIGTERM ends a worker with 0, as the end of the study does."""
+    database = Database(f"sqlite:///{tmp_path / 'hpo.db'}", create=True)
+    create_schema(database)
+    record = new_study(database, trials=3)
+    with pytest.raises(
+        WorkersFailedError, match=r"all workers have left, and 0 of 3 trials .*goes on"
+    ):
+        attend(database, record, lambda: Leaving(1), Interruption(), lambda _: None)
+    interruption = Interruption()
+    interruption.stop.set()
+    end = attend(database, record, lambda: Leaving(1), interruption, lambda _: None)
+    assert end.interrupted
+    database.close()

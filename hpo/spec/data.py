@@ -271,6 +271,11 @@ class Split(Frozen):
         named = [key for key in ("column", "group", "time") if getattr(self, key) is not None]
         if len(named) > 1:
             raise ValueError(f"only one of column, group and time, received {' and '.join(named)}")
+        if self.column is not None and any(isinstance(part, str) for part in taken):
+            raise ValueError(
+                f"the column {self.column!r} says the part of each row, so validation and test "
+                "can't be sources of their own; leave one or the other out"
+            )
         return self
 
 

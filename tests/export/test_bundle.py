@@ -161,6 +161,12 @@ def test_a_damaged_checkpoint(exported: Exported, tmp_path: Path) -> None:
     failing_export(task, tmp_path, "checkpoint of trial 5 is missing or damaged: .*damaged.npz")
 
 
+def test_data_that_has_changed_since_the_search(exported: Exported, tmp_path: Path) -> None:
+    """Though the model may reach its value on it: rows it has learned from could be test rows."""
+    task = replace(exported.task, data="0" * 16)
+    failing_export(task, tmp_path, "the data has changed since the search: .* was 0{16}, now it is")
+
+
 def test_a_value_that_the_model_does_not_reach(exported: Exported, tmp_path: Path) -> None:
     task = replace(exported.task, value=exported.task.value + 0.01)
     failing_export(task, tmp_path, "trial 5 reached val_accuracy .*; nothing was exported")
@@ -271,11 +277,13 @@ def train_and_export(project: Path, builder: str, folder: Path, space: dict[str,
         space=space,
     )
     channel = MemoryChannel()
-    end = run_trial(prepare(spec, project), TrialTask(0, 1, 1, folder / "trial", 0), channel)
+    bench = prepare(spec, project)
+    end = run_trial(bench, TrialTask(0, 1, 1, folder / "trial", 0), channel)
     params = {name: channel.suggest(name, each) for name, each in channel.suggested.items()}
     assert end.checkpoint is not None
     value = end.progress.best_value or 0.0
-    task = ExportTask(spec, project, 0, params, value, 1, end.checkpoint, folder / "bundle")
+    data = bench.data.signature.fingerprint
+    task = ExportTask(spec, project, 0, params, value, 1, end.checkpoint, folder / "bundle", data)
     return export(task, folder / "bundle")
 
 

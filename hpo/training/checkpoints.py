@@ -1,6 +1,6 @@
 """Checkpoints of one trial: written whole or not at all.
 
-A file holds the weights, the optimizer's variables and everything else that the next epoch depends
+A file holds the weights, the optimizers' variables and everything else that the next epoch depends
 on. Its name carries the epoch and the lease's token, so a worker that has lost its lease never
 overwrites what its successor wrote.
 """
@@ -41,7 +41,7 @@ class Checkpoint:
     Attributes:
         epoch: Epochs done, from 1.
         weights: In the order of `model.weights`.
-        optimizer: In the order of `optimizer.variables`.
+        optimizer: In the order of `state_variables`.
         progress: What the trial knows beside its variables, of JSON types.
 
     Numbers of a kind that NumPy has not of its own (bfloat16) are float32 here.

@@ -38,6 +38,7 @@ from hpo.training.graphs import GraphFolder
 from hpo.training.progress import Progress, follow_plateau, rate_factor, stops_early
 from hpo.training.reuse import GraphCache, Structure
 from hpo.training.seeding import begin_session, epoch_order, forget_draws, seed_epoch
+from hpo.training.state import state_variables
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ class Run(ABC):
             )
         for variable, value in zip(self._model.weights, checkpoint.weights, strict=True):
             variable.assign(value)
-        variables = self._model.optimizer.variables
+        variables = state_variables(self._model)
         for variable, value in zip(variables, checkpoint.optimizer, strict=True):
             variable.assign(value)
 
@@ -237,7 +238,7 @@ class Run(ABC):
         self._checkpoints.save(
             progress.epoch,
             [np.asarray(weight) for weight in self._model.weights],
-            [np.asarray(variable) for variable in self._model.optimizer.variables],
+            [np.asarray(variable) for variable in state_variables(self._model)],
             progress.to_dict() | {"ended": self.ended},
         )
         self._checkpoints.keep_only({progress.epoch, progress.best_epoch or 0})
@@ -300,7 +301,7 @@ def _fits(model: keras.Model, checkpoint: Checkpoint) -> bool:
         return [tuple(array.shape) for array in arrays]
 
     return shapes(model.weights) == shapes(checkpoint.weights) and shapes(
-        model.optimizer.variables
+        state_variables(model)
     ) == shapes(checkpoint.optimizer)
 
 

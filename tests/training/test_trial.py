@@ -325,6 +325,18 @@ def test_a_model_of_bfloat16_resumes(
     check_same_state(resumed.last, state.last)
 
 
+def test_a_model_with_optimizers_of_its_own_resumes(
+    make_bench: MakeBench, project: Path, tmp_path: Path
+) -> None:
+    bench = make_bench(training={"epochs": 3, "batch_size": 128}, space={})
+    bench = with_builder(bench, "tiny:two_optimizers", project)
+    whole, state = run_with_kills(bench, tmp_path / "whole", [])
+    broken, resumed = run_with_kills(bench, tmp_path / "broken", [1, 2])
+    assert whole.progress.history[2]["val_loss"] < whole.progress.history[0]["val_loss"]
+    assert broken.progress.history == whole.progress.history
+    check_same_state(resumed.last, state.last)
+
+
 @pytest.mark.usefixtures("mixed")
 def test_mixed_precision_with_a_schedule_resumes(
     make_bench: MakeBench, project: Path, tmp_path: Path

@@ -42,6 +42,37 @@ def half(hp, input_shape, num_outputs):
     ])
 
 
+class TwoOptimizers(keras.Model):
+    def __init__(self, units, num_outputs):
+        super().__init__()
+        self.body = keras.layers.Dense(units, "relu")
+        self.head = keras.layers.Dense(num_outputs, "softmax")
+
+    def call(self, x):
+        return self.head(self.body(x))
+
+    def compile(self, body_optimizer, head_optimizer):
+        super().compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        self.body_optimizer, self.head_optimizer = body_optimizer, head_optimizer
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape(persistent=True) as tape:
+            predicted = self(x, training=True)
+            loss = self.compute_loss(x, y, predicted)
+        pairs = (self.body_optimizer, self.body), (self.head_optimizer, self.head)
+        for optimizer, part in pairs:
+            weights = part.trainable_variables
+            optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
+        return self.compute_metrics(x, y, predicted)
+
+
+def two_optimizers(hp, num_outputs):
+    model = TwoOptimizers(16, num_outputs)
+    model.compile(keras.optimizers.Adam(0.01), keras.optimizers.Adam(0.003))
+    return model
+
+
 @tf.custom_gradient
 def doubled(x):
     return 2 * x, lambda upstream: 2 * upstream

@@ -1,0 +1,33 @@
+"""What training goes on from beside a model's weights: the variables of its optimizers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def optimizers(model: keras.Model) -> list[keras.Optimizer]:
+    """The one that the model was compiled with, and those that it holds by names of its own."""
+    own = [value for value in vars(model).values() if isinstance(value, keras.Optimizer)]
+    return list({id(each): each for each in (model.optimizer, *own)}.values())
+
+
+def state_variables(model: keras.Model) -> list[Any]:
+    """Of all optimizers, the model's own first, each variable once."""
+    # Mixed precision wraps an optimizer that the model may hold bare, too.
+    every = [variable for each in optimizers(model) for variable in each.variables]
+    return list({id(variable): variable for variable in every}.values())
+
+
+def build_optimizers(model: keras.Model, batch: tuple[Any, ...]) -> None:
+    """Makes the variables of those that a step updates with, before the first step."""
+    every = optimizers(model)
+    if all(each.built for each in every):
+        return
+    if len(every) == 1:
+        model.optimizer.build(model.trainable_variables)
+        return
+    # Which variables each of them is for only the model's step knows.
+    tf.function(model.train_step).get_concrete_function(batch)

@@ -40,8 +40,9 @@ class Checkpoint:
 
     Attributes:
         epoch: Epochs done, from 1.
-        weights: In the order of `model.weights`.
-        optimizer: In the order of `state_variables`.
+        weights: In the order of `model.weights`; those that an export has.
+        optimizer: What training goes on from: the optimizers' variables, and the weights themselves
+            where the ones above are averages.
         progress: What the trial knows beside its variables, of JSON types.
 
     Numbers of a kind that NumPy has not of its own (bfloat16) are float32 here.

@@ -73,6 +73,14 @@ def two_optimizers(hp, num_outputs):
     return model
 
 
+def averaging(hp, input_shape, num_outputs):
+    layers = keras.layers.Dense(16, "relu"), keras.layers.Dense(num_outputs, "softmax")
+    model = keras.Sequential([keras.Input(input_shape), *layers])
+    optimizer = keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
 @tf.custom_gradient
 def doubled(x):
     return 2 * x, lambda upstream: 2 * upstream
@@ -91,6 +99,7 @@ def traced(hp, input_shape, num_outputs):
 
 MIXED = """
 import keras
+import tiny
 from tiny import dense
 
 keras.mixed_precision.set_global_policy("mixed_float16")
@@ -107,6 +116,10 @@ def build64(hp, input_shape, num_outputs, task):
 
 def build(hp, input_shape, num_outputs, task):
     return dense(hp, input_shape, num_outputs, task)
+
+
+def averaging(hp, input_shape, num_outputs):
+    return tiny.averaging(hp, input_shape, num_outputs)
 """
 
 

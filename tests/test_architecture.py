@@ -56,6 +56,7 @@ KERAS_MODULES = {
     "hpo.training.replay",
     "hpo.training.reuse",
     "hpo.training.seeding",
+    "hpo.training.state",
     "hpo.training.trial",
 }
 HEAVY = {"keras", "tensorflow", "keras_tuner"}

@@ -1,6 +1,6 @@
 """Checkpoints of one trial: written whole or not at all.
 
-A file is a zip archive of the weights, the optimizer's variables and everything else that the next
+A file is a zip archive of the weights, the optimizers' variables and everything else that the next
 epoch depends on: one member of JSON, and one with the numbers of all variables behind each other. A
 small network has dozens of variables, and a member for each, as in a file of `np.savez`, takes
 several times as long to write. The file's name carries the epoch and the lease's token, so a worker
@@ -45,8 +45,9 @@ class Checkpoint:
 
     Attributes:
         epoch: Epochs done, from 1.
-        weights: In the order of `model.weights`.
-        optimizer: In the order of `optimizer.variables`.
+        weights: In the order of `model.weights`; those that an export has.
+        optimizer: What training goes on from: the optimizers' variables, and the weights themselves
+            where the ones above are averages.
         progress: What the trial knows beside its variables, of JSON types.
 
     Numbers of a kind that NumPy has not of its own (bfloat16) are float32 here.

@@ -129,11 +129,14 @@ def make_optimizer(settings: Settings) -> keras.Optimizer:
     raise SettingError("optimizer", f"expected one of {known}, received {settings.optimizer!r}")
 
 
+def own_optimizer(model: keras.Model) -> keras.Optimizer:
+    """The one that the model was compiled with, which mixed precision wraps."""
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
+
+
 def base_rate(model: keras.Model) -> float | None:
     """The learning rate, or None when the builder's own schedule drives it."""
-    optimizer = model.optimizer
-    # Mixed precision wraps the optimizer.
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    optimizer = own_optimizer(model)
     if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
         return None
     return float(optimizer.learning_rate)

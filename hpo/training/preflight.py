@@ -36,11 +36,17 @@ from hpo.spec.models import (
     Scalar,
 )
 from hpo.training.augment import check_augment
-from hpo.training.compiling import SettingError, check_output, wants_probabilities
+from hpo.training.compiling import (
+    SettingError,
+    check_output,
+    own_optimizer,
+    wants_probabilities,
+)
 from hpo.training.findings import Preflight, StudyProblem
 from hpo.training.freeing import free_widths
 from hpo.training.own_fit import dry_fit
 from hpo.training.plain import is_plain, written_compilation
+from hpo.training.state import averages
 from hpo.training.trial import Bench, TrialModel, build_model, make_runner, prepare
 from hpo.usercode import describe
 
@@ -132,7 +138,9 @@ def _one_epoch(bench: Bench, built: TrialModel) -> tuple[str, ...]:
         check_output(outputs, signature, name)
         _check_probabilities(built.model, outputs, signature, name)
         if bench.builder.own_fit is not None:
-            return dry_fit(few, built)
+            metrics = dry_fit(few, built)
+            _check_averages(built.model, name)
+            return metrics
         runner = make_runner(few, built, traced=not _is_surely_traceable(built))
         order = np.arange(len(few.data.train.y), dtype=np.int32)
         return (*runner.train(order), *runner.evaluate())
@@ -184,6 +192,17 @@ def _check_probabilities(
             f"the model of {name} must put out probabilities for a {signature.task} task, "
             f"received values from {shares.min():.3g} to {shares.max():.3g}; "
             f"end it with activation={head!r}, or compile it with a loss that has from_logits=True"
+        )
+
+
+def _check_averages(model: keras.Model, name: str) -> None:
+    """Raises BuilderError when Keras's `fit` would give the model its averages too late."""
+    if averages(model) and not own_optimizer(model).ema_overwrite_frequency:
+        raise BuilderError(
+            f"the optimizer of {name} averages the weights (use_ema=True), but a model gets its "
+            "averages only when `fit` has ended, and each epoch before is judged and saved "
+            "without them: set ema_overwrite_frequency too, leave use_ema out, or leave out the "
+            "HyperModel's own `fit`, then each epoch is judged and saved with its averages"
         )
 
 

@@ -233,6 +233,14 @@ def half(hp, input_shape, num_outputs):
     return keras.Sequential([keras.Input(input_shape), head])
 
 
+def averaging(hp, input_shape, num_outputs):
+    head = keras.layers.Dense(num_outputs, "softmax")
+    model = keras.Sequential([keras.Input(input_shape), head])
+    optimizer = keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
 class Late(keras.Model):
     def __init__(self, num_outputs, **kwargs):
         super().__init__(**kwargs)
@@ -323,6 +331,22 @@ def test_a_model_of_bfloat16(special: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", open_raw_part(spec.data, special, "test").x[:3])
     for row in predict_file(bundle.folder, tmp_path / "rows.npy", "x"):
         assert sum(row["classes"].values()) == pytest.approx(1, abs=0.05)
+
+
+def test_averages_of_the_weights_are_exported(special: Path, tmp_path: Path) -> None:
+    import keras
+
+    from hpo.training.checkpoints import load_checkpoint
+
+    bundle = train_and_export(special, "special:averaging", tmp_path, {})
+    (path,) = (tmp_path / "trial").glob("epoch-*.npz")
+    checkpoint = load_checkpoint(path)
+    assert checkpoint is not None
+    exported = keras.models.load_model(bundle.folder / "model.keras").get_weights()[-2:]
+    *kept, kernel, bias = checkpoint.optimizer
+    for weight, trained in zip(exported, (kernel, bias), strict=True):
+        assert any(np.array_equal(weight, each) for each in kept)
+        assert not np.array_equal(weight, trained)
 
 
 def test_a_model_that_is_built_by_its_first_rows(special: Path, tmp_path: Path) -> None:

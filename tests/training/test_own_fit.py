@@ -26,6 +26,7 @@ import keras
 import keras_tuner
 import numpy as np
 import tensorflow as tf
+import tiny
 
 
 class Net(keras_tuner.HyperModel):
@@ -93,6 +94,14 @@ class Thawing(Net):
         model.fit(*args, epochs=2, **kwargs)
         # A call for each epoch.
         model.fit(*args, epochs=1, **kwargs)
+
+
+class TwoOptimizers(Net):
+    def build(self, hp, num_outputs):
+        return tiny.two_optimizers(hp, num_outputs)
+
+    def fit(self, hp, model, *args, **kwargs):
+        return model.fit(*args, epochs=3, shuffle=False, **kwargs)
 
 
 class Loop(Net):
@@ -287,6 +296,15 @@ def test_a_takeover_goes_on_from_the_last_epoch(
     if name == "TwoPhases":
         assert module().TwoPhases.runs == [[values[:2], values[2:]]]
     check_kept(end)
+
+
+def test_a_takeover_has_the_state_of_every_optimizer(make: Make, tmp_path: Path) -> None:
+    bench = make("TwoOptimizers")
+    whole = run(bench, tmp_path / "whole", MemoryChannel())
+    with pytest.raises(KilledError):
+        run(bench, tmp_path / "broken", MemoryChannel(die_after=1))
+    broken = run(bench, tmp_path / "broken", MemoryChannel(), token=2, reported=1)
+    assert broken.progress.history == whole.progress.history
 
 
 def test_a_takeover_has_the_weights_of_the_last_epoch(make: Make, tmp_path: Path) -> None:

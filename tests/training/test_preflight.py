@@ -264,6 +264,27 @@ def test_a_hypermodel_s_own_fit_that_raises(check: Check) -> None:
         check(FITTING, space={"learning_rate": 2.0})
 
 
+def test_averages_that_a_hypermodel_s_own_fit_has_too_late(check: Check) -> None:
+    source = """
+        import keras_tuner
+
+        class Averaging(keras_tuner.HyperModel):
+            def build(self, hp, num_outputs):
+                model = keras.Sequential([keras.layers.Dense(num_outputs, "softmax")])
+                optimizer = keras.optimizers.Adam(use_ema=True{})
+                model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+                return model
+
+            def fit(self, hp, model, *args, **kwargs):
+                return model.fit(*args, **kwargs)
+
+        build = Averaging
+        """
+    with pytest.raises(BuilderError, match=r"use_ema=True.*: set ema_overwrite_frequency too"):
+        check(source.format(""))
+    assert check(source.format(", ema_overwrite_frequency=10")).problems == ()
+
+
 def test_a_value_that_only_fit_returns(check: Check) -> None:
     source = FITTING.replace("return model.fit", "model.fit").replace("500, **kwargs)", "1)")
     source = source.rstrip(" ") + "            return {'score': 1.0}\n"

@@ -325,6 +325,44 @@ def test_a_model_of_bfloat16_resumes(
     check_same_state(resumed.last, state.last)
 
 
+def test_a_model_with_optimizers_of_its_own_resumes(
+    make_bench: MakeBench, project: Path, tmp_path: Path
+) -> None:
+    bench = make_bench(training={"epochs": 3, "batch_size": 128}, space={})
+    bench = with_builder(bench, "tiny:two_optimizers", project)
+    whole, state = run_with_kills(bench, tmp_path / "whole", [])
+    broken, resumed = run_with_kills(bench, tmp_path / "broken", [1, 2])
+    assert whole.progress.history[2]["val_loss"] < whole.progress.history[0]["val_loss"]
+    assert broken.progress.history == whole.progress.history
+    check_same_state(resumed.last, state.last)
+
+
+@pytest.mark.usefixtures("mixed")
+@pytest.mark.parametrize("module", ["tiny", "mixed"])
+def test_averages_of_the_weights_are_judged_and_kept(
+    make_bench: MakeBench, project: Path, tmp_path: Path, module: str
+) -> None:
+    from hpo.training.epochs import evaluate
+    from hpo.training.trial import build_model
+
+    bench = make_bench(training={"epochs": 3, "batch_size": 128}, space={})
+    bench = with_builder(bench, f"{module}:averaging", project)
+    whole, state = run_with_kills(bench, tmp_path / "whole", [])
+    broken, resumed = run_with_kills(bench, tmp_path / "broken", [1, 2])
+    assert broken.progress.history == whole.progress.history
+    check_same_state(resumed.last, state.last)
+    assert state.last is not None
+    weights, kept = state.last.weights, state.last.optimizer
+    for weight, trained in zip(weights, kept[-4:], strict=True):
+        assert any(np.array_equal(weight, each) for each in kept[:-4])
+        assert np.abs(weight - trained).max() > 1e-4
+    model = build_model(bench, MemoryChannel().suggest, 1).model
+    model.set_weights(weights)
+    held = bench.data.validation
+    found = evaluate(model, (held.x, held.y), 128)
+    assert found["loss"] == pytest.approx(whole.progress.history[2]["val_loss"], rel=1e-3)
+
+
 @pytest.mark.usefixtures("mixed")
 def test_mixed_precision_with_a_schedule_resumes(
     make_bench: MakeBench, project: Path, tmp_path: Path

@@ -42,6 +42,45 @@ def half(hp, input_shape, num_outputs):
     ])
 
 
+class TwoOptimizers(keras.Model):
+    def __init__(self, units, num_outputs):
+        super().__init__()
+        self.body = keras.layers.Dense(units, "relu")
+        self.head = keras.layers.Dense(num_outputs, "softmax")
+
+    def call(self, x):
+        return self.head(self.body(x))
+
+    def compile(self, body_optimizer, head_optimizer):
+        super().compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        self.body_optimizer, self.head_optimizer = body_optimizer, head_optimizer
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape(persistent=True) as tape:
+            predicted = self(x, training=True)
+            loss = self.compute_loss(x, y, predicted)
+        pairs = (self.body_optimizer, self.body), (self.head_optimizer, self.head)
+        for optimizer, part in pairs:
+            weights = part.trainable_variables
+            optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
+        return self.compute_metrics(x, y, predicted)
+
+
+def two_optimizers(hp, num_outputs):
+    model = TwoOptimizers(16, num_outputs)
+    model.compile(keras.optimizers.Adam(0.01), keras.optimizers.Adam(0.003))
+    return model
+
+
+def averaging(hp, input_shape, num_outputs):
+    layers = keras.layers.Dense(16, "relu"), keras.layers.Dense(num_outputs, "softmax")
+    model = keras.Sequential([keras.Input(input_shape), *layers])
+    optimizer = keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
 @tf.custom_gradient
 def doubled(x):
     return 2 * x, lambda upstream: 2 * upstream
@@ -60,6 +99,7 @@ def traced(hp, input_shape, num_outputs):
 
 MIXED = """
 import keras
+import tiny
 from tiny import dense
 
 keras.mixed_precision.set_global_policy("mixed_float16")
@@ -76,6 +116,10 @@ def build64(hp, input_shape, num_outputs, task):
 
 def build(hp, input_shape, num_outputs, task):
     return dense(hp, input_shape, num_outputs, task)
+
+
+def averaging(hp, input_shape, num_outputs):
+    return tiny.averaging(hp, input_shape, num_outputs)
 """
 
 

@@ -77,8 +77,8 @@ def check_study(spec: StudySpec, project: Path, shared: Path | None = None) -> P
         problems += _without_effect(bench, first)
         _check_savable(bench, first)
         problems += _check_metric(spec, metrics)
-        parameters, asked = _ask_around(bench, first, suggested)
-        problems += _never_asked(spec, parameters, asked)
+        parameters, asked, fixed = _ask_around(bench, first, suggested)
+        problems += _never_asked(spec, parameters, asked, fixed)
         problems += _check_sampler(spec, suggested)
     except SpaceError as error:
         problems.append(StudyProblem(("space", error.entry), str(error)))
@@ -211,16 +211,31 @@ def _without_effect(bench: Bench, first: TrialModel) -> list[StudyProblem]:
         f"the builder {bench.spec.model.builder} compiles its model and does not ask for {{!r}}, "
         "so it would change nothing; return the model uncompiled, or read it with hp.get"
     )
+    fixed = first.values.fixed
     # A HyperModel's own `fit` may have read it after the model was built.
-    idle = sorted(first.unused - set(first.hp.values))
-    return [StudyProblem(("space", name), words.format(name)) for name in idle]
+    idle = sorted(first.unused - (set(first.hp.values) - set(fixed)))
+    return [
+        _fixed_by_builder(bench.spec, name, fixed[name])
+        if name in fixed
+        else StudyProblem(("space", name), words.format(name))
+        for name in idle
+    ]
+
+
+def _fixed_by_builder(spec: StudySpec, name: str, value: Any) -> StudyProblem:
+    words = (
+        f"the builder {spec.model.builder} fixes {name!r} to {value!r} (hp.Fixed), so the entry "
+        "would change nothing; remove it, or have the builder declare a range, such as hp.Float"
+    )
+    return StudyProblem(("space", name), words)
 
 
 def _ask_around(
     bench: Bench, first: TrialModel, suggested: dict[str, Parameter]
-) -> tuple[dict[str, Parameter], set[str]]:
-    """Declarations and names asked for; other values may take other branches of the builder."""
+) -> tuple[dict[str, Parameter], set[str], dict[str, Any]]:
+    """What is declared, asked for, fixed; other values may take other branches of the builder."""
     parameters, asked = dict(first.values.declared), set(first.values.asked)
+    fixed = dict(first.values.fixed)
     draw = random.Random(0)
     for probe in range(_PROBES):
         if asked >= set(bench.spec.space):
@@ -231,15 +246,19 @@ def _ask_around(
             _one_epoch(bench, built)
         parameters |= built.values.declared
         asked |= built.values.asked
-    return parameters, asked
+        fixed |= built.values.fixed
+    return parameters, asked, fixed
 
 
 def _never_asked(
-    spec: StudySpec, parameters: dict[str, Parameter], asked: set[str]
+    spec: StudySpec, parameters: dict[str, Parameter], asked: set[str], fixed: dict[str, Any]
 ) -> list[StudyProblem]:
     problems = []
     for name in spec.space:
         if name in asked:
+            continue
+        if name in fixed:
+            problems.append(_fixed_by_builder(spec, name, fixed[name]))
             continue
         plain = {each.partition("[")[0] for each in parameters}
         known = sorted({*plain, *TRAINING_PARAMETERS} - set(AUGMENT_PARAMETERS))

@@ -58,6 +58,9 @@ _POSTGRESQL_OPTIONS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
+# PostgreSQL's states of a server that takes no writes for a while, as a standby that is about to
+# lead, and of a transaction that it ended because nothing came.
+_PASSING = ("25006", "25P03")
 # Words of drivers for what waiting does not mend.
 _PERMANENT = (
     "authentication failed",
@@ -280,6 +283,8 @@ def is_transient(error: BaseException) -> bool:
     code = _mysql_code(error)
     if code is not None:
         return error.connection_invalidated or code in TRANSIENT
+    if getattr(error.orig, "sqlstate", None) in _PASSING:
+        return True
     text = str(error.orig).lower()
     if any(words in text for words in _PERMANENT):
         return False
@@ -301,6 +306,8 @@ def _words(error: DBAPIError) -> str:
 def _is_trouble(error: DBAPIError) -> bool:
     """Whether the database is to blame, and not what it was asked."""
     if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
+        return True
+    if is_transient(error):
         return True
     if isinstance(error, ProgrammingError):
         return "permission denied" in str(error.orig).lower()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from hpo.errors import LeaseLostError, StorageError
 from hpo.study import workers
 from hpo.study.leases import Lease, Slots
@@ -52,7 +54,9 @@ class LeaseKeeper:
         while not self._closed.wait(self._slots.lease_seconds / 3):
             with self._lock:
                 lease = self._held
-            with contextlib.suppress(StorageError):
+            # Whatever the database says: without this thread leases would run out unnoticed. The
+            # worker will hear it with its next write.
+            with contextlib.suppress(StorageError, SQLAlchemyError):
                 self._renew(lease)
 
     def _renew(self, lease: Lease | None) -> None:

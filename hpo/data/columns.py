@@ -17,6 +17,7 @@ MISSING = "[missing]"
 
 ColumnSpecs = dict[str, Column]
 
+_LARGEST_WHOLE = 2.0**53
 _WORDS_OF_TEXT = 4
 _MANY_VALUES = 200
 _TRUTHS = {"true": 1.0, "false": 0.0}
@@ -188,10 +189,13 @@ def _too_wide(name: str, column: pd.Series[Any], spec: Column) -> list[str]:
 
 
 def _strings(column: pd.Series[Any]) -> Array:
-    if column.dtype.kind == "f" and (column.dropna() % 1 == 0).all():
-        # Whole numbers become floats in pandas when one of them is missing.
-        column = column.astype("Int64")
-    texts = column.astype(str).where(column.notna(), MISSING).str.replace(r"\s", " ", regex=True)
+    texts = column.astype(str)
+    if column.dtype.kind == "f":
+        # Whole numbers become floats in pandas when one of them, or a single other one, is no whole
+        # number; what a value is called must not depend on others.
+        whole = (column % 1 == 0) & (column.abs() < _LARGEST_WHOLE)
+        texts = texts.mask(whole, column.where(whole).astype("Int64").astype(str))
+    texts = texts.where(column.notna(), MISSING).str.replace(r"\s", " ", regex=True)
     return texts.mask(texts == "", MISSING).to_numpy(dtype=np.str_)
 
 

@@ -291,3 +291,34 @@ def test_no_file(tmp_path: Path) -> None:
     data = DataSpec.model_validate({"source": {"type": "table", "path": "no.csv", "target": "y"}})
     with pytest.raises(DataError, match=r"not found: .*no\.csv.*relative to the project folder"):
         load_source(data, tmp_path)
+
+
+CODES = {
+    "code": ["01", "02", "A3", "A4"] * 10,
+    "flag": ["true", "false", "maybe", "no"] * 10,
+    "size": ["0.5", "1.0", "2.0", "1.0"] * 10,
+    "y": ["a", "b"] * 20,
+}
+
+
+def test_what_a_value_is_called_does_not_depend_on_other_rows(load: Load, tmp_path: Path) -> None:
+    """pandas would read a file of 01 and 02 as numbers, and the model would know neither."""
+    from hpo.data.rows import read_rows
+
+    raw = load(pd.DataFrame(CODES), source={"columns": {"size": "categorical"}})
+    file = tmp_path / "rows.csv"
+    file.write_text("code,flag,size\n01,true,1.0\n02,false,2\n")
+    rows = read_rows(file, raw.form, "x")
+    assert isinstance(rows, dict)
+    assert isinstance(raw.x, dict)
+    for name, values in rows.items():
+        assert set(values) <= set(raw.x[name])
+
+
+def test_nor_does_it_in_a_part_with_a_file_of_its_own(load: Load, tmp_path: Path) -> None:
+    quarter = {name: CODES[name][:2] * 6 for name in ("code", "flag", "y")}
+    pd.DataFrame({**quarter, "size": ["1"] * 12}).to_csv(tmp_path / "test.csv", index=False)
+    raw = load(pd.DataFrame(CODES), split={"test": "test.csv"})
+    assert isinstance(raw.x, dict)
+    for name in ("code", "flag"):
+        assert set(raw.x[name][40:]) == {CODES[name][0], CODES[name][1]}

@@ -145,14 +145,15 @@ def _read_numbers(name: str, column: pd.Series[Any]) -> tuple[ColumnKind, str | 
 def _read_texts(name: str, values: pd.Series[Any]) -> tuple[ColumnKind, str | None]:
     if values.str.lower().isin(list(_TRUTHS)).all():
         return "boolean", None
-    if pd.to_datetime(values, format="ISO8601", errors="coerce", utc=True).notna().all():
-        return "date", None
+    # Before dates: 1007 and 20000101 would be some.
     numbers = pd.to_numeric(values, errors="coerce")
     if numbers.notna().all():
         return "numeric", (
             f"column {name!r} holds numbers as texts and is taken as numbers; where they are codes "
             f"write `columns: {{{name}: categorical}}`"
         )
+    if pd.to_datetime(values, format="ISO8601", errors="coerce", utc=True).notna().all():
+        return "date", None
     if numbers.notna().mean() >= 0.9:
         wrong = values[numbers.isna()]
         return "categorical", (

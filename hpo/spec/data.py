@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from hpo.spec.parameters import Frozen
+from hpo.spec.parameters import Arguments, Frozen
 
 Task = Literal["auto", "binary", "multiclass", "multilabel", "regression"]
 ColumnKind = Literal["numeric", "categorical", "boolean", "date", "text", "ignore"]
@@ -208,9 +208,7 @@ class PythonSource(Frozen):
         json_schema_extra={"patternErrorMessage": "expected module:name such as my_data:load"},
         description="module:name of a function, resolved from the project folder.",
     )
-    args: dict[str, Any] = Field(
-        default_factory=dict, description="Passed to the function by name."
-    )
+    args: Arguments = Field(default_factory=dict, description="Passed to the function by name.")
     target: str | Names | None = Field(
         None,
         description="The column to learn, where the function returns a DataFrame.",

@@ -322,3 +322,13 @@ def test_nor_does_it_in_a_part_with_a_file_of_its_own(load: Load, tmp_path: Path
     assert isinstance(raw.x, dict)
     for name in ("code", "flag"):
         assert set(raw.x[name][40:]) == {CODES[name][0], CODES[name][1]}
+
+
+def test_codes_of_digits_are_numbers_and_no_dates(load: Load) -> None:
+    """Four digits would be a year to pandas, and eight a day."""
+    codes = [str(1000 + 7 * row) for row in range(ROWS)]
+    days = [str(20000101 + row % 9) for row in range(ROWS)]
+    frame = pd.DataFrame({"postcode": codes, "day": days, "y": ["a", "b"] * (ROWS // 2)})
+    raw = load(frame, "parquet")
+    assert kinds(raw) == {"postcode": "numeric", "day": "numeric"}
+    assert sum("holds numbers as texts" in words for words in raw.warnings) == 2

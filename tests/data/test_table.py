@@ -14,6 +14,7 @@ import pytest
 
 from hpo.data.raw import RawData
 from hpo.data.sources import load_source
+from hpo.data.sources.table import read_frame
 from hpo.errors import DataError
 from hpo.spec.models import DataSpec
 
@@ -332,3 +333,33 @@ def test_codes_of_digits_are_numbers_and_no_dates(load: Load) -> None:
     raw = load(frame, "parquet")
     assert kinds(raw) == {"postcode": "numeric", "day": "numeric"}
     assert sum("holds numbers as texts" in words for words in raw.warnings) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,a,y\n1,2,3\n", "two columns named 'a'"),
+        ("y,a\n0,1,2\n1,2,3\n", "lines have more values than the first one has names"),
+    ],
+)
+def test_a_first_line_that_does_not_name_the_columns(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    """pandas would make up names, or move all of them by one column."""
+    (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_frame(tmp_path / "table.csv")
+
+
+def test_lines_that_end_with_a_separator(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("y,a\n0,1,\n1,2,\n")
+    assert read_frame(tmp_path / "table.csv").to_dict("list") == {"y": [0, 1], "a": [1, 2]}
+
+
+@pytest.mark.parametrize("more", ["train", "test"])
+def test_parts_have_the_same_columns(load: Load, tmp_path: Path, more: str) -> None:
+    frames = {"train": pd.DataFrame(CODES), "test": pd.DataFrame(CODES)}
+    frames[more]["late"] = range(ROWS)
+    frames["test"].to_csv(tmp_path / "test.csv", index=False)
+    with pytest.raises(DataError, match=r"has no column 'late', which .* has; expected the same"):
+        load(frames["train"], split={"test": "test.csv"})

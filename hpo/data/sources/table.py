@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,8 +26,8 @@ from hpo.spec.models import Preprocess, TableSource
 
 # By the end of the name; columns that are texts whatever they look like go with it.
 _READERS: dict[str, Callable[[Path, Any], pd.DataFrame]] = {
-    ".csv": lambda path, texts: pd.read_csv(path, dtype=texts, low_memory=False),
-    ".tsv": lambda path, texts: pd.read_csv(path, dtype=texts, sep="\t", low_memory=False),
+    ".csv": lambda path, texts: _read_csv(path, texts, ","),
+    ".tsv": lambda path, texts: _read_csv(path, texts, "\t"),
     # Its columns have types of their own.
     ".parquet": lambda path, _: pd.read_parquet(path),
 }
@@ -86,9 +87,26 @@ def read_frame(path: Path, texts: Iterable[str] = ()) -> pd.DataFrame:
     if not len(frame.columns):
         raise DataError(f"{path} has no columns; expected a table with names in its first line")
     if frame.columns.duplicated().any():
-        twice = frame.columns[frame.columns.duplicated()][0]
-        raise DataError(f"{path} has two columns named {twice!r}; rename one of them")
+        raise DataError(_twice(path, frame.columns[frame.columns.duplicated()][0]))
     return plain_frame(frame)
+
+
+def _read_csv(path: Path, texts: Any, separator: str) -> pd.DataFrame:
+    # With what stands in the first line, of which pandas would make names that are all different.
+    header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0].dropna()
+    if header.duplicated().any():
+        raise DataError(_twice(path, header[header.duplicated()].iloc[0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            # Otherwise lines that end with a separator would move all columns by one.
+            return pd.read_csv(path, sep=separator, dtype=texts, index_col=False, low_memory=False)
+        except pd.errors.ParserWarning:
+            raise ValueError("lines have more values than the first one has names") from None
+
+
+def _twice(path: Path, name: str) -> str:
+    return f"{path} has two columns named {name!r}; rename one of them"
 
 
 def from_frame(
@@ -219,9 +237,12 @@ def _dates(column: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def _check_same_columns(first: pd.DataFrame, other: pd.DataFrame, name: str, path: str) -> None:
-    lacks = [column for column in first.columns if column not in other.columns]
-    if lacks:
-        raise DataError(f"{path} has no column {lacks[0]!r}, which {name} has; expected the same")
+    for one, others, here, there in ((first, other, path, name), (other, first, name, path)):
+        lacks = [column for column in one.columns if column not in others.columns]
+        if lacks:
+            raise DataError(
+                f"{here} has no column {lacks[0]!r}, which {there} has; expected the same"
+            )
 
 
 def _names(frame: pd.DataFrame) -> str:

@@ -339,7 +339,7 @@ def test_averages_of_the_weights_are_exported(special: Path, tmp_path: Path) -> 
     from hpo.training.checkpoints import load_checkpoint
 
     bundle = train_and_export(special, "special:averaging", tmp_path, {})
-    (path,) = (tmp_path / "trial").glob("epoch-*.npz")
+    (path,) = (tmp_path / "trial").glob("epoch-*.zip")
     checkpoint = load_checkpoint(path)
     assert checkpoint is not None
     exported = keras.models.load_model(bundle.folder / "model.keras").get_weights()[-2:]

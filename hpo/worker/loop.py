@@ -79,7 +79,7 @@ class Worker:
         self._options = options
         self._trainers = trainers
         self._stop = stop
-        self._paths = StudyPaths(options.artifacts, record.name, options.project)
+        self._paths = StudyPaths(options.artifacts, record.name, options.project, record.mark)
         self._slots = Slots(database, record.study_id, self.name, options.lease_seconds)
         self._storage = StudyStorage(database, record)
         self._trainer: Trainer | None = None

@@ -212,6 +212,22 @@ class Worker:
         attempt = Attempt(
             lease, self._spec, self._record, self._slots, self._storage, self._paths, self._trainer
         )
+        try:
+            return self._go_through(attempt, lease, keeper)
+        except ArtifactsError:
+            # The trial is not to blame: it waits where it is, and nothing is counted.
+            self._drop_trainer()
+            self._release(lease, _HURRIED_SECONDS)
+            raise
+        except LeaseLostError as error:
+            logger.warning("trial %d: %s", lease.number, error)
+            self._drop_trainer()
+            return 0
+        finally:
+            keeper.hold(None)
+            self._storage.drop()
+
+    def _go_through(self, attempt: Attempt, lease: Lease, keeper: LeaseKeeper) -> int:
         started = time.monotonic()
         limit = self._spec.search.trial_timeout
         try:
@@ -228,18 +244,6 @@ class Worker:
             return self._leave(lease, keeper)
         except TrainerDiedError as error:
             return self._crashed(lease, str(error))
-        except ArtifactsError:
-            # The trial is not to blame: it waits where it is, and nothing is counted.
-            self._drop_trainer()
-            self._release(lease, _HURRIED_SECONDS)
-            raise
-        except LeaseLostError as error:
-            logger.warning("trial %d: %s", lease.number, error)
-            self._drop_trainer()
-            return 0
-        finally:
-            keeper.hold(None)
-            self._storage.drop()
 
     def _leave(self, lease: Lease, keeper: LeaseKeeper) -> int:
         self._drop_trainer()

@@ -12,6 +12,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from hpo.study.leases import MOST_LOST
@@ -155,6 +156,27 @@ def test_row_15_a_worker_suspended_for_longer_than_its_lease(postgresql_farm: Fa
     slow.send_signal(signal.SIGCONT)
     farm.leave()
     farm.check_end(interruptions=1)
+
+
+def test_row_15_its_trainer_dies_when_the_lease_is_lost(postgresql_farm: Farm) -> None:
+    farm = postgresql_farm
+    farm.submit(fake_spec(search={"trials": 2, "sampler": "random"}, model=SLOW))
+    slow = farm.worker("--lease", "1")
+    wait_for(lambda: farm.in_a_trial(slow))
+    slow.send_signal(signal.SIGSTOP)
+    held = farm.holding(slow)
+    assert held is not None
+    [trainer] = psutil.Process(slow.pid).children()
+    trainer.kill()
+    heir = farm.worker("--lease", "60")
+    wait_for(lambda: (farm.holding(heir) or held).token > held.token)
+    slow.send_signal(signal.SIGCONT)
+    _, errors = slow.communicate(timeout=60)
+    assert slow.returncode == 0, errors
+    assert "was taken over" in errors
+    farm.leave()
+    farm.check_end(interruptions=1)
+    assert farm.query("SELECT sum(crashes) FROM hpo_slots") == [(0,)]
 
 
 @pytest.mark.long

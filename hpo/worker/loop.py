@@ -84,6 +84,8 @@ class Worker:
         self._storage = StudyStorage(database, record)
         self._trainer: Trainer | None = None
         self._base_memory = 0
+        # Trainers in a row that were ready and died before their trial began.
+        self._idle_deaths = 0
 
     def run(self) -> int:
         """Works; the number of trials that this worker has ended.
@@ -136,7 +138,7 @@ class Worker:
         Raises:
             TrainerDiedError: One after the other has died while it prepared.
         """
-        if self._trainer is not None and self._has_grown(self._trainer):
+        if self._trainer is not None and (self._trainer.ended or self._has_grown(self._trainer)):
             self._drop_trainer()
         deaths = 0
         while self._trainer is None:
@@ -208,12 +210,9 @@ class Worker:
     def _run_lease(self, lease: Lease, keeper: LeaseKeeper) -> int:
         """Runs the leased trial; 1 when it ended, 0 when it goes on elsewhere or again."""
         keeper.hold(lease)
-        assert self._trainer is not None
-        attempt = Attempt(
-            lease, self._spec, self._record, self._slots, self._storage, self._paths, self._trainer
-        )
         try:
-            return self._go_through(attempt, lease, keeper)
+            attempt = self._begin(lease)
+            return 0 if attempt is None else self._go_through(attempt, lease, keeper)
         except ArtifactsError:
             # The trial is not to blame: it waits where it is, and nothing is counted.
             self._drop_trainer()
@@ -226,6 +225,25 @@ class Worker:
         finally:
             keeper.hold(None)
             self._storage.drop()
+
+    def _begin(self, lease: Lease) -> Attempt | None:
+        """Hands the trial to the trainer; None when that had died before, and the trial waits."""
+        trainer = self._trainer
+        assert trainer is not None
+        try:
+            attempt = Attempt(
+                lease, self._spec, self._record, self._slots, self._storage, self._paths, trainer
+            )
+        except TrainerDiedError as error:
+            logger.warning("%s before trial %d began", error, lease.number)
+            self._drop_trainer()
+            self._release(lease)
+            self._idle_deaths += 1
+            if self._idle_deaths == _MOST_DEATHS:
+                raise
+            return None
+        self._idle_deaths = 0
+        return attempt
 
     def _go_through(self, attempt: Attempt, lease: Lease, keeper: LeaseKeeper) -> int:
         started = time.monotonic()

@@ -42,6 +42,11 @@ class Trainer:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def ended(self) -> bool:
+        """Whether its process is known to have ended."""
+        return self._process.exit_code(0) is not None
+
     def send(self, message: Any) -> None:
         try:
             self._connection.send(message)

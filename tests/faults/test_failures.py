@@ -108,6 +108,26 @@ def test_row_08_trainers_that_die_while_they_prepare(
     assert farm.query("SELECT count(*) FROM hpo_slots WHERE state = 'leased'") == [(0,)]
 
 
+@pytest.mark.parametrize(
+    ("statement", "leases"),
+    [
+        pytest.param("INSERT INTO trial_values", 1, id="idle"),
+        pytest.param("UPDATE hpo_slots", 2, id="just leased"),
+    ],
+)
+def test_row_08_a_trainer_that_dies_between_trials(
+    sqlite_farm: Farm, statement: str, leases: int
+) -> None:
+    """No trial is to blame for it."""
+    farm = sqlite_farm
+    submit(farm, {"trials": 3, "retries": {"crash": 0}})
+    worker = farm.worker("--die-at", statement, "--whom", "trainer")
+    _, errors = worker.communicate(timeout=60)
+    assert worker.returncode == 0, errors
+    assert states(farm) == ["COMPLETE"] * 3
+    assert farm.query("SELECT max(token), sum(crashes) FROM hpo_slots") == [(leases, 0)]
+
+
 def test_a_function_that_draws_other_rows_is_named(sqlite_farm: Farm) -> None:
     farm = sqlite_farm
     data = {"source": {"type": "python", "load": "my_data:load"}}

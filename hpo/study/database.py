@@ -58,6 +58,9 @@ _POSTGRESQL_OPTIONS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
+# A server that takes no writes, during a failover or with a full disk, and a transaction that has
+# waited for too long. Another connection may do better, one made before would stay as it is.
+_OF_NO_USE = ("25006", "25P03")
 # Words of drivers for what waiting does not mend.
 _PERMANENT = (
     "authentication failed",
@@ -341,6 +344,13 @@ def _postgresql_engine(url: sa.URL) -> sa.Engine:
         with connection.cursor() as cursor:
             cursor.execute("SET idle_in_transaction_session_timeout = '60s'")
         connection.commit()
+
+    @event.listens_for(engine, "handle_error")
+    def _leave(context: sa.engine.ExceptionContext) -> None:
+        error = context.original_exception
+        # Drivers call it so, psycopg2 otherwise.
+        if getattr(error, "sqlstate", getattr(error, "pgcode", None)) in _OF_NO_USE:
+            context.is_disconnect = True
 
     return engine
 

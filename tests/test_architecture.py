@@ -45,6 +45,7 @@ KERAS_MODULES = {
     "hpo.training.builder",
     "hpo.training.compiling",
     "hpo.training.epochs",
+    "hpo.training.evaluation",
     "hpo.training.freeing",
     "hpo.training.fused",
     "hpo.training.graphs",
@@ -55,6 +56,7 @@ KERAS_MODULES = {
     "hpo.training.replay",
     "hpo.training.reuse",
     "hpo.training.seeding",
+    "hpo.training.state",
     "hpo.training.trial",
 }
 HEAVY = {"keras", "tensorflow", "keras_tuner"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,12 @@ def check_rows(raw: RawData) -> None:
             raise DataError(
                 f"{name} is empty, its shape is {array.shape}; expected rows with features."
             )
+    for name, column in raw.columns.items():
+        if len(column) != len(raw.y):
+            raise DataError(
+                f"{name!r}, which the split asks for, has {len(column)} values and y has "
+                f"{len(raw.y)}; expected one for each sample"
+            )
     if len(raw.y) < MIN_ROWS:
         rows = "windows" if "horizon" in raw.form else _SAMPLES.get(raw.form["type"], "rows")
         raise DataError(
@@ -75,6 +82,23 @@ def check_features(x: Features, *, gaps: bool = False) -> None:
                 "Encode the features as numbers and save the file again."
             )
         check_finite(array, name, gaps=gaps)
+
+
+def check_table(x: Mapping[str, NDArray[Any]], *, gaps: bool) -> None:
+    """Raises DataError unless the numbers of a table's columns are finite; without `gaps`, there.
+
+    What a missing text or category is, its column says.
+    """
+    for name, array in x.items():
+        check_finite(array, f"column {name!r}", gaps=True)
+        if gaps or array.dtype.kind != "f":
+            continue
+        missing = np.isnan(array)
+        if missing.any():
+            raise DataError(
+                f"column {name!r} is missing in row {int(missing.argmax())}, counted from 0; fill "
+                "it in, or set `preprocess.missing`"
+            )
 
 
 def check_finite(array: NDArray[Any], name: str, *, gaps: bool = False) -> None:

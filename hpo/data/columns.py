@@ -17,6 +17,7 @@ MISSING = "[missing]"
 
 ColumnSpecs = dict[str, Column]
 
+_LARGEST_WHOLE = 2.0**53
 _WORDS_OF_TEXT = 4
 _MANY_VALUES = 200
 _TRUTHS = {"true": 1.0, "false": 0.0}
@@ -144,14 +145,15 @@ def _read_numbers(name: str, column: pd.Series[Any]) -> tuple[ColumnKind, str | 
 def _read_texts(name: str, values: pd.Series[Any]) -> tuple[ColumnKind, str | None]:
     if values.str.lower().isin(list(_TRUTHS)).all():
         return "boolean", None
-    if pd.to_datetime(values, format="ISO8601", errors="coerce", utc=True).notna().all():
-        return "date", None
+    # Before dates: 1007 and 20000101 would be some.
     numbers = pd.to_numeric(values, errors="coerce")
     if numbers.notna().all():
         return "numeric", (
             f"column {name!r} holds numbers as texts and is taken as numbers; where they are codes "
             f"write `columns: {{{name}: categorical}}`"
         )
+    if pd.to_datetime(values, format="ISO8601", errors="coerce", utc=True).notna().all():
+        return "date", None
     if numbers.notna().mean() >= 0.9:
         wrong = values[numbers.isna()]
         return "categorical", (
@@ -188,10 +190,13 @@ def _too_wide(name: str, column: pd.Series[Any], spec: Column) -> list[str]:
 
 
 def _strings(column: pd.Series[Any]) -> Array:
-    if column.dtype.kind == "f" and (column.dropna() % 1 == 0).all():
-        # Whole numbers become floats in pandas when one of them is missing.
-        column = column.astype("Int64")
-    texts = column.astype(str).where(column.notna(), MISSING).str.replace(r"\s", " ", regex=True)
+    texts = column.astype(str)
+    if column.dtype.kind == "f":
+        # Whole numbers become floats in pandas when one of them, or a single other one, is no whole
+        # number; what a value is called must not depend on others.
+        whole = (column % 1 == 0) & (column.abs() < _LARGEST_WHOLE)
+        texts = texts.mask(whole, column.where(whole).astype("Int64").astype(str))
+    texts = texts.where(column.notna(), MISSING).str.replace(r"\s", " ", regex=True)
     return texts.mask(texts == "", MISSING).to_numpy(dtype=np.str_)
 
 

@@ -76,7 +76,7 @@ def fit_table(
     coded: dict[str, Any] = {}
     sizes: dict[str, int] = {}
     looked_up = [name for name in names if columns[name].kind in ("categorical", "text")]
-    if looked_up:
+    if looked_up or preprocess.crosses:
         space, keys = _feature_space(x, columns, looked_up, preprocess)
         lookups = keras.Model(dict(space.get_inputs()), dict(space.get_encoded_features()))
         encoded = lookups({key: inputs[name] for name, key in keys.items()})
@@ -116,7 +116,7 @@ def _numbers(
         return []
     joined = _joined([inputs[name] for name in names])
     matrix = np.stack([x[name] for name in names], axis=1)
-    fitted = _fit_numbers(matrix, names, preprocess)
+    fitted = _fit_numbers(matrix, preprocess)
     vectors = [prepared(fitted, joined)]
     dates = [inputs[name] for name in names if columns[name].kind == "date"]
     if dates:
@@ -124,16 +124,9 @@ def _numbers(
     return vectors
 
 
-def _fit_numbers(matrix: Array, names: list[str], preprocess: Preprocess) -> FittedPreprocessing:
+def _fit_numbers(matrix: Array, preprocess: Preprocess) -> FittedPreprocessing:
     if preprocess.missing == "auto":
         preprocess = preprocess.model_copy(update={"missing": "median"})
-    gaps = np.isnan(matrix)
-    if preprocess.missing in ("refuse", "drop") and gaps.any():
-        row, index = (int(i) for i in np.argwhere(gaps)[0])
-        raise DataError(
-            f"column {names[index]!r} is missing in row {row} of the training rows; "
-            "fill it in, or set `preprocess.missing`"
-        )
     return fit_preprocessing(matrix, preprocess.model_copy(update={"reshape": None}))
 
 

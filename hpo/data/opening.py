@@ -9,7 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hpo.data.checks import check_features, check_reshape, check_rows, named_arrays
+from hpo.data.checks import (
+    check_features,
+    check_reshape,
+    check_rows,
+    check_table,
+    named_arrays,
+)
 from hpo.data.chunks import chunks
 from hpo.data.features import Array, Features, each_array, map_arrays, take
 from hpo.data.joined import joined
@@ -131,6 +137,8 @@ def open_data(data: DataSpec, project: Path) -> OpenedData:
     check_rows(raw)
     if raw.form["type"] != "table":
         raw = _checked_arrays(raw, data.preprocess)
+    elif isinstance(raw.x, dict):
+        check_table(raw.x, gaps=data.preprocess.missing not in ("refuse", "drop"))
     targets = read_targets(raw.y, data.task, raw.class_names)
     split = split_rows(
         len(raw.y), data.split, targets.labels, targets.class_names or (), raw.columns, raw.parts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ def read_rows(file: Path, form: Mapping[str, Any], array: str) -> Features:
     if names is not None:
         return _read_pictures(file if file.is_dir() else file.parent, names, form)
     if form["type"] == "table":
-        return _read_table(file, form["columns"])
+        return _read_table(file, form)
     try:
         if file.suffix == ".csv":
             return _read_csv(file)
@@ -134,22 +134,24 @@ def _check_steps(table: LongTable, form: Mapping[str, Any]) -> None:
         )
 
 
-def _read_table(file: Path, columns: Mapping[str, Any]) -> dict[str, Array]:
+def _read_table(file: Path, form: Mapping[str, Any]) -> dict[str, Array]:
     from hpo.data.columns import column_array
 
-    frame = _read_frame(file, tuple(columns))
+    columns = form["columns"]
+    # Bundles of before have none.
+    frame = _read_frame(file, tuple(columns), form.get("texts", ()))
     return {
         name: column_array(frame[name], Column.model_validate(column))
         for name, column in columns.items()
     }
 
 
-def _read_frame(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+def _read_frame(file: Path, columns: tuple[str, ...], texts: Sequence[str] = ()) -> pd.DataFrame:
     from hpo.data.sources.table import read_frame
 
     if not file.is_file():
         raise UsageError(f"there is no file {file} to predict from")
-    frame = read_frame(file)
+    frame = read_frame(file, texts)
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise DataError(

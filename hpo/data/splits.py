@@ -56,7 +56,7 @@ def split_rows(
     if split.column is not None:
         return _given(_named_parts(known[split.column], split.column))
     if parts is not None:
-        return _partly_given(parts, split, strata, class_names)
+        return _partly_given(parts, split, strata, class_names, known)
     if split.group is not None:
         return _by_group(known[split.group], split)
     if split.time is not None:
@@ -108,7 +108,11 @@ def _given(parts: Array) -> SplitRows:
 
 
 def _partly_given(
-    parts: Array, split: Split, labels: Rows | None, class_names: tuple[str, ...]
+    parts: Array,
+    split: Split,
+    labels: Rows | None,
+    class_names: tuple[str, ...],
+    columns: Mapping[str, Array],
 ) -> SplitRows:
     """Sources of their own give their rows; what they leave open is cut off the first source."""
     # NumPy cuts a text off that is longer than those an array was made of.
@@ -120,9 +124,14 @@ def _partly_given(
         count = max(1, round(wanted * len(rest)))
         if count >= len(rest):
             raise DataError(f"{len(rest)} rows are too few to cut {count} of them off for {part}")
-        if labels is not None:
-            _check_strata(labels[rest], (len(rest) - count, count), class_names)
-        rest, cut = _cut(rest, count, labels, split.seed)
+        if split.group is not None:
+            rest, cut = _cut_groups(rest, count, columns[split.group], split.seed)
+        elif split.time is not None:
+            rest, cut = _cut_latest(rest, count, _comparable(columns[split.time]))
+        else:
+            if labels is not None:
+                _check_strata(labels[rest], (len(rest) - count, count), class_names)
+            rest, cut = _cut(rest, count, labels, split.seed)
         parts[cut] = part
     parts[parts == ""] = "train"
     return _given(parts)
@@ -150,6 +159,11 @@ def _by_group(groups: Array, split: Split) -> SplitRows:
 
 def _by_time(times: Array, split: Split) -> SplitRows:
     """Train first, then validation, test last; rows of one moment stay together."""
+    cuts = _cuts(_comparable(times), split, "`split.time`")
+    return _by_number(np.searchsorted(cuts, times, side="right"))
+
+
+def _comparable(times: Array) -> Array:
     if times.dtype.kind not in "iufM":
         raise DataError(
             f"`split.time` holds texts such as {str(times[0])!r}; expected numbers, or dates such "
@@ -158,8 +172,33 @@ def _by_time(times: Array, split: Split) -> SplitRows:
     missing = np.isnat(times) if times.dtype.kind == "M" else np.isnan(times)
     if missing.any():
         raise DataError(f"`split.time` is missing in row {int(missing.argmax())}, counted from 0")
-    cuts = _cuts(times, split, "`split.time`")
-    return _by_number(np.searchsorted(cuts, times, side="right"))
+    return times
+
+
+def _cut_groups(rows: Rows, count: int, groups: Array, seed: int) -> tuple[Rows, Rows]:
+    """Whole groups in random order, as many as come nearest to `count` rows."""
+    _, codes, sizes = np.unique(groups[rows], return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    chosen = order[: _nearest(sizes[order], count, "`split.group`")]
+    taken = np.isin(codes, chosen)
+    return rows[~taken], rows[taken]
+
+
+def _cut_latest(rows: Rows, count: int, times: Array) -> tuple[Rows, Rows]:
+    """The latest moments, as many as come nearest to `count` rows."""
+    moments, codes, sizes = np.unique(times[rows], return_inverse=True, return_counts=True)
+    kept = len(moments) - _nearest(sizes[::-1], count, "`split.time`")
+    return rows[codes < kept], rows[codes >= kept]
+
+
+def _nearest(sizes: Array, count: int, name: str) -> int:
+    """How many of the first sizes have about `count` rows: at least one, and not all."""
+    if len(sizes) == 1:
+        raise DataError(
+            f"{name} has a single value in the rows that are to be split; expected at least one "
+            "for each part"
+        )
+    return int(np.abs(np.cumsum(sizes)[:-1] - count).argmin()) + 1
 
 
 def parts_in_time(begins: Array, ends: Array, split: Split) -> Array:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -16,9 +18,24 @@ def as_tensor(array: Array) -> Any:
 
     Then the tensor's memory is the file's, which all processes share, and it keeps the file mapped.
     """
+    if tf.is_tensor(array):
+        return array
     if not (_is_mapped(array) and array.flags.c_contiguous) or _has_accelerator():
         return tf.constant(array)
     return tf.experimental.dlpack.from_dlpack(np.asarray(_Lent(array)).__dlpack__())
+
+
+class Tensors:
+    """Arrays as tensors by name: one each, however many graphs read it."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[str, Any] = {}
+
+    def of(self, name: str, make: Callable[[], Any]) -> Any:
+        """The tensor of this name, or tensors by name; `make` is asked for its array once."""
+        if name not in self._tensors:
+            self._tensors[name] = keras.tree.map_structure(as_tensor, make())
+        return self._tensors[name]
 
 
 class _Lent:

@@ -46,10 +46,12 @@ def write_bundle(task: ExportTask) -> Bundle:
     """Builds, restores, evaluates and saves the model of a trial.
 
     Raises:
-        HpoError: The checkpoint is gone or does not fit, or the model no longer reaches the value
-            that the search reported. What stood in the folder before is left as it is.
+        HpoError: The data is not what was searched on, the checkpoint is gone or does not fit, or
+            the model no longer reaches the value that the search reported. What stood in the folder
+            before is left as it is.
     """
     bench = prepare(task.spec, task.project)
+    _check_data(bench, task)
     built = _build(bench, task)
     model = with_preprocessing(built.model, _preprocessing(bench))
     checkpoint = _restore(built.model, task)
@@ -64,6 +66,17 @@ def write_bundle(task: ExportTask) -> Bundle:
         metrics["custom_objects"] = _check_reloads(model, temporary / "model.keras", task)
         (temporary / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     return Bundle(task.folder, validation, test)
+
+
+def _check_data(bench: Bench, task: ExportTask) -> None:
+    """Rows that the model was trained on could stand in the test part of other data."""
+    found = bench.data.signature.fingerprint
+    if found != task.data:
+        raise HpoError(
+            f"the data has changed since the search: its fingerprint was {task.data}, now it is "
+            f"{found}; nothing was exported. Bring the data back as it was, or search on the new "
+            "data under another name."
+        )
 
 
 def _preprocessing(bench: Bench) -> Preparation:

@@ -52,6 +52,7 @@ def export_best(
         seed=trial_seed(spec.training.seed, slot_of(database, record, trial.number)),
         checkpoint=artifacts / checkpoint,
         folder=folder,
+        data=record.facts.data,
     )
     trainer = trainers.start()
     try:

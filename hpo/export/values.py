@@ -18,6 +18,7 @@ class ExportTask:
         params: The trial's hyperparameters by name.
         value: The trial's value in the search, which the export must find again.
         checkpoint: File with the weights of the trial's best epoch.
+        data: Fingerprint of the data that was searched on.
     """
 
     spec: StudySpec
@@ -28,6 +29,7 @@ class ExportTask:
     seed: int
     checkpoint: Place
     folder: Path
+    data: str
 
 
 @dataclass(frozen=True)

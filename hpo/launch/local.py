@@ -32,7 +32,7 @@ _LAST_WORDS = 2000
 
 
 class WorkersFailedError(HpoError):
-    """Workers ended with an error of their own, and no restart would help."""
+    """Workers have ended before the study was finished, and no restart would help."""
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def attend(
 
     Raises:
         StudyStoppedError: The study is stopped; says why and how to go on.
-        HpoError: The workers can't work.
+        WorkersFailedError: The workers can't work, or leave again and again.
     """
     snapshot, starts = take_snapshot(database, record), 0
     while snapshot.state == "running" and not interruption.stop.is_set():

@@ -38,11 +38,12 @@ class TrialHyperParameters(keras_tuner.HyperParameters):
         return super()._register(hyperparameter, overwrite=False)
 
     def _value(self, hyperparameter: Any) -> Any:
-        if isinstance(hyperparameter, kt.Fixed):
-            return hyperparameter.value
         name, default = hyperparameter.name, hyperparameter.default
         if hyperparameter.conditions and not self._source.adds(name):
             name = qualified(hyperparameter)
+        if isinstance(hyperparameter, kt.Fixed):
+            self._source.fix(name, hyperparameter.value)
+            return hyperparameter.value
         known = name in self._source.taken or self._source.adds(name)
         if self._is_copy and not known:
             return default

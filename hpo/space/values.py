@@ -44,6 +44,10 @@ class Values:
         defaults: Values of the trainer's own parameters (batch size, optimizer, ...) that hold
             when the space does not name them.
         suggest: Returns a value inside the parameter's range.
+
+    Attributes:
+        fixed: By their keys, entries of the study file that the builder leaves no choice for, with
+            the values that it has fixed.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Values:
         self.taken: dict[str, Any] = {}
         self.asked: set[str] = set()
         self.declared: dict[str, Parameter] = {}
+        self.fixed: dict[str, Any] = {}
         self._space = space
         self._defaults = defaults
         self._suggest = suggest
@@ -77,6 +82,12 @@ class Values:
         if name not in self.taken:
             self.taken[name] = self._decide(name, declared, default)
         return self.taken[name]
+
+    def fix(self, name: str, value: Any) -> None:
+        """Takes note that the builder has a value of its own for the name."""
+        found = self._entry_for(name)
+        if found is not None:
+            self.fixed[found[0]] = value
 
     def training(self, name: str) -> Any:
         """The value of one of the trainer's own parameters.

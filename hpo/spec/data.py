@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from hpo.spec.parameters import Frozen
+from hpo.spec.parameters import Arguments, Frozen
 
 Task = Literal["auto", "binary", "multiclass", "multilabel", "regression"]
 ColumnKind = Literal["numeric", "categorical", "boolean", "date", "text", "ignore"]
@@ -208,9 +208,7 @@ class PythonSource(Frozen):
         json_schema_extra={"patternErrorMessage": "expected module:name such as my_data:load"},
         description="module:name of a function, resolved from the project folder.",
     )
-    args: dict[str, Any] = Field(
-        default_factory=dict, description="Passed to the function by name."
-    )
+    args: Arguments = Field(default_factory=dict, description="Passed to the function by name.")
     target: str | Names | None = Field(
         None,
         description="The column to learn, where the function returns a DataFrame.",
@@ -271,6 +269,11 @@ class Split(Frozen):
         named = [key for key in ("column", "group", "time") if getattr(self, key) is not None]
         if len(named) > 1:
             raise ValueError(f"only one of column, group and time, received {' and '.join(named)}")
+        if self.column is not None and any(isinstance(part, str) for part in taken):
+            raise ValueError(
+                f"the column {self.column!r} says the part of each row, so validation and test "
+                "can't be sources of their own; leave one or the other out"
+            )
         return self
 
 

@@ -37,6 +37,7 @@ from hpo.spec.data import (
 )
 from hpo.spec.messages import FindingsError
 from hpo.spec.parameters import (
+    Arguments,
     BoolParameter,
     CategoricalParameter,
     FloatParameter,
@@ -144,7 +145,7 @@ class ModelSpec(Frozen):
         json_schema_extra={"patternErrorMessage": "expected module:name such as models.mlp:MLP"},
         description="module:name of a function or HyperModel, resolved from the project folder.",
     )
-    args: dict[str, Any] = Field(default_factory=dict, description="Passed to the builder by name.")
+    args: Arguments = Field(default_factory=dict, description="Passed to the builder by name.")
 
 
 class Objective(Frozen):

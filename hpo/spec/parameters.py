@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Scalar = bool | int | float | str
 
@@ -14,6 +14,21 @@ class Frozen(BaseModel):
     """A value that can't change and refuses keys that it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _storable(arguments: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(arguments, allow_nan=False, default=str)
+    except ValueError:
+        raise ValueError(
+            "expected finite numbers: .inf and .nan can't be stored with the study; leave the "
+            "argument out, or write null, and have the function choose the value"
+        ) from None
+    return arguments
+
+
+# What a function of the user's is called with, by name.
+Arguments = Annotated[dict[str, Any], AfterValidator(_storable)]
 
 
 class _Sampled(Frozen):

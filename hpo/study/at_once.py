@@ -71,7 +71,7 @@ def write_at_once(
     """Writes what was gathered and renews the lease or, with `end`, ends trial and slot.
 
     Args:
-        lease: `its_study`, `its_slot`, `its_token`, and `seconds` until it runs out.
+        lease: `its_study`, `its_slot`, `its_token`, `its_worker`, and `seconds` until it runs out.
         end: What `end_parameters` gives.
 
     Returns:
@@ -120,7 +120,7 @@ def _statement(parts: tuple[str, ...], ends: bool, has_value: bool) -> sa.TextCl
     slot += ", lost = 0" if "values" in parts else ""
     fence = f"""fence AS (
         UPDATE hpo_slots SET {slot} WHERE study_id = :its_study AND slot = :its_slot
-        AND token = :its_token AND state = 'leased' RETURNING slot
+        AND token = :its_token AND worker = :its_worker AND state = 'leased' RETURNING slot
     )"""  # noqa: S608
     steps = [fence, *(_insert(part) for part in parts)]
     steps += [_ENDED] if ends else []

@@ -58,9 +58,9 @@ _POSTGRESQL_OPTIONS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
-# A server that takes no writes, during a failover or with a full disk, and a transaction that has
-# waited for too long. Another connection may do better, one made before would stay as it is.
-_OF_NO_USE = ("25006", "25P03")
+# PostgreSQL's states of a server that takes no writes for a while, as a standby that is about to
+# lead, and of a transaction that it ended because nothing came.
+_PASSING = ("25006", "25P03")
 # Words of drivers for what waiting does not mend.
 _PERMANENT = (
     "authentication failed",
@@ -283,6 +283,8 @@ def is_transient(error: BaseException) -> bool:
     code = _mysql_code(error)
     if code is not None:
         return error.connection_invalidated or code in TRANSIENT
+    if getattr(error.orig, "sqlstate", None) in _PASSING:
+        return True
     text = str(error.orig).lower()
     if any(words in text for words in _PERMANENT):
         return False
@@ -304,6 +306,8 @@ def _words(error: DBAPIError) -> str:
 def _is_trouble(error: DBAPIError) -> bool:
     """Whether the database is to blame, and not what it was asked."""
     if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
+        return True
+    if is_transient(error):
         return True
     if isinstance(error, ProgrammingError):
         return "permission denied" in str(error.orig).lower()
@@ -347,9 +351,8 @@ def _postgresql_engine(url: sa.URL) -> sa.Engine:
 
     @event.listens_for(engine, "handle_error")
     def _leave(context: sa.engine.ExceptionContext) -> None:
-        error = context.original_exception
-        # Drivers call it so, psycopg2 otherwise.
-        if getattr(error, "sqlstate", getattr(error, "pgcode", None)) in _OF_NO_USE:
+        # A connection stays as it was made: only another one sees when this has passed.
+        if getattr(context.original_exception, "sqlstate", None) in _PASSING:
             context.is_disconnect = True
 
     return engine

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
 from hpo.errors import LeaseLostError, StudyNotFoundError
 from hpo.study import tables as t
@@ -51,6 +52,8 @@ _RENEW = (
         t.hpo_slots.c.study_id == sa.bindparam("its_study"),
         t.hpo_slots.c.slot == sa.bindparam("its_slot"),
         t.hpo_slots.c.token == sa.bindparam("its_token"),
+        # SQLite gives the keys of a deleted study to the next one, whose tokens begin anew.
+        t.hpo_slots.c.worker == sa.bindparam("its_worker"),
         t.hpo_slots.c.state == "leased",
     )
     .values(expires_at=t.clock() + sa.bindparam("seconds", type_=sa.Double))
@@ -186,7 +189,18 @@ class Slots:
 
         Raises:
             LeaseLostError: Another worker owns the slot; nothing was written.
+            StudyNotFoundError: The study was deleted meanwhile.
         """
+        try:
+            return self._write(lease, writes, outcome, patience)
+        except IntegrityError:
+            # A row that belongs to a trial that is not there any more.
+            self.database.read(self._lock_study)
+            raise
+
+    def _write(
+        self, lease: Lease, writes: TrialWrites, outcome: Outcome | None, patience: float | None
+    ) -> bool:
         as_told = None if outcome is None else outcome.as_told()
         if self.database.dialect == "postgresql":
             held, ended = self._write_at_once(lease, writes, as_told, patience)
@@ -334,7 +348,8 @@ class Slots:
         return (t.hpo_slots.c.study_id == self.study_id, t.hpo_slots.c.slot == slot)
 
     def _own(self, lease: Lease) -> tuple[sa.ColumnElement[bool], ...]:
-        held = (t.hpo_slots.c.token == lease.token, t.hpo_slots.c.state == "leased")
+        slot = t.hpo_slots.c
+        held = (slot.token == lease.token, slot.worker == self.worker, slot.state == "leased")
         return (*self._at(lease.slot), *held)
 
     def _fence(self, connection: sa.Connection, lease: Lease, *, alive: bool = False) -> bool:
@@ -357,14 +372,16 @@ class Slots:
             "its_study": self.study_id,
             "its_slot": lease.slot,
             "its_token": lease.token,
+            "its_worker": self.worker,
             "seconds": self.lease_seconds,
         }
 
     def _stands_at(self, connection: sa.Connection, lease: Lease, state: str) -> bool:
         """Whether nobody has claimed the slot since and it is in that state."""
-        query = sa.select(t.hpo_slots.c.token, t.hpo_slots.c.state).where(*self._at(lease.slot))
+        slot = t.hpo_slots.c
+        query = sa.select(slot.token, slot.worker, slot.state).where(*self._at(lease.slot))
         row = connection.execute(query).one_or_none()
-        return row is not None and (row.token, row.state) == (lease.token, state)
+        return row is not None and tuple(row) == (lease.token, self.worker, state)
 
     def _finish(self, connection: sa.Connection, lease: Lease, outcome: Outcome) -> bool:
         """Ends trial and slot; False when the trial had ended before."""

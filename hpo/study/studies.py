@@ -285,7 +285,8 @@ def _open(connection: sa.Connection, database: Database, name: str) -> StudyReco
             t.study_system_attributes,
             sa.and_(attr.study_id == t.studies.c.study_id, attr.key == _MARK),
         )
-        .where(t.studies.c.study_name == name)
+        # Of several objectives, which are none of this service's, one row has to do.
+        .where(t.studies.c.study_name == name, t.study_directions.c.objective == 0)
     )
     row = connection.execute(query).mappings().one_or_none()
     if row is None:

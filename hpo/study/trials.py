@@ -95,7 +95,8 @@ class WindowTrials:
             seen, states = self._seen.look(connection, self._study_id)
             ended = list(states)
         running = [i for i, state in seen.open.items() if state is TrialState.RUNNING]
-        wanted = {*ended, *running} - {without, *self._told}
+        # One that was ended from outside is read like any other.
+        wanted = (({*running} - {without}) | {*ended}) - {*self._told}
         read = read_sampled(connection, sorted(wanted))
         news = self._told | {_key(trial): trial for trial in read}
         # Of the running ones, those that have ended since the look are seen with the next one.

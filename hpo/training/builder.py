@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +16,7 @@ import keras_tuner
 from hpo.data import DataSignature
 from hpo.errors import BuilderError
 from hpo.spec.models import ModelSpec
+from hpo.training.seeding import end_session, keras_settings
 from hpo.usercode import describe, find_handed_over, hint, import_user_module
 
 
@@ -29,12 +30,14 @@ class Builder:
             builder; not of what these import.
         own_fit: The `fit` of a HyperModel that overrides KerasTuner's; it takes `hp` and the model
             first.
+        settings: Of Keras, as its module or the notebook has set them: each build begins so.
     """
 
     name: str
     source_hash: str
     _build: Callable[[Any], Any]
     own_fit: Callable[..., Any] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self, hp: Any) -> keras.Model:
         """A new model for the values of `hp`.
@@ -60,17 +63,19 @@ def load_builder(spec: ModelSpec, signature: DataSignature, project: Path) -> Bu
     Raises:
         BuilderError: It is not there, can't be imported, or wants parameters that nobody has.
     """
+    end_session()
     handed = find_handed_over(spec.builder, BuilderError)
     if handed is not None:
         build, own_fit = _bind(handed.target, spec, _facts(signature))
-        return Builder(spec.builder, handed.source_hash, build, own_fit)
+        return Builder(spec.builder, handed.source_hash, build, own_fit, keras_settings())
     module_name, _, name = spec.builder.partition(":")
     module = import_user_module(module_name, project, BuilderError)
     target = getattr(module, name, None)
     if target is None:
         raise BuilderError(f"the module {module_name} has no {name!r}{hint(name, dir(module))}")
     build, own_fit = _bind(target, spec, _facts(signature))
-    return Builder(spec.builder, _source_hash(module, target), build, own_fit)
+    source = _source_hash(module, target)
+    return Builder(spec.builder, source, build, own_fit, keras_settings())
 
 
 def _facts(signature: DataSignature) -> dict[str, Any]:

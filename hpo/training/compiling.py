@@ -28,6 +28,13 @@ from hpo.spec.training import training_field, training_value
 # What a model that its builder has compiled takes out of the trainer's hands.
 COMPILED_IN = ("label_smoothing", "learning_rate", "momentum", "optimizer", "weight_decay")
 
+# Metrics that compare a column a class; they can't be reckoned from class numbers.
+_OF_COLUMNS = (
+    keras.metrics.AUC,
+    keras.metrics.FBetaScore,
+    keras.metrics.Precision,
+    keras.metrics.Recall,
+)
 _SMOOTHED = (
     keras.losses.BinaryCrossentropy,
     keras.losses.BinaryFocalCrossentropy,
@@ -94,12 +101,12 @@ def compile_model(
     if model.compiled:
         return
     # Keras looks names up when the first batch arrives; look now, for a clear message.
-    for metric in training.metrics or ():
-        _look_up("metrics", metric, keras.metrics)
+    metrics = {name: _look_up("metrics", name, keras.metrics) for name in training.metrics or ()}
+    columns = any(isinstance(metric, _OF_COLUMNS) for metric in metrics.values())
     model.compile(
         optimizer=make_optimizer(settings),
-        loss=_loss(training.loss, signature, settings.label_smoothing),
-        metrics=list(training.metrics) if training.metrics else _metrics(signature),
+        loss=_loss(training.loss, signature, settings.label_smoothing, columns=columns),
+        metrics=[_metric(*each, signature) for each in metrics.items()] or _metrics(signature),
     )
 
 
@@ -122,17 +129,23 @@ def make_optimizer(settings: Settings) -> keras.Optimizer:
     raise SettingError("optimizer", f"expected one of {known}, received {settings.optimizer!r}")
 
 
+def own_optimizer(model: keras.Model) -> keras.Optimizer:
+    """The one that the model was compiled with, which mixed precision wraps."""
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
+
+
 def base_rate(model: keras.Model) -> float | None:
     """The learning rate, or None when the builder's own schedule drives it."""
-    optimizer = model.optimizer
-    # Mixed precision wraps the optimizer.
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    optimizer = own_optimizer(model)
     if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
         return None
     return float(optimizer.learning_rate)
 
 
-def _loss(name: str | None, signature: DataSignature, smoothing: float) -> Any:
+def _loss(
+    name: str | None, signature: DataSignature, smoothing: float, *, columns: bool = False
+) -> Any:
+    """The loss by its name or by the task; with `columns` one that compares a column a class."""
     if smoothing and signature.task == "regression":
         raise SettingError("label_smoothing", "it smooths classes, but the task is regression")
     if name is not None:
@@ -141,7 +154,7 @@ def _loss(name: str | None, signature: DataSignature, smoothing: float) -> Any:
         return keras.losses.BinaryCrossentropy(label_smoothing=smoothing)
     if signature.task == "regression":
         return keras.losses.MeanSquaredError()
-    if smoothing:
+    if smoothing or columns:
         return keras.losses.CategoricalCrossentropy(label_smoothing=smoothing)
     return keras.losses.SparseCategoricalCrossentropy()
 
@@ -173,6 +186,18 @@ def _function(loss: Any) -> Any:
     return getattr(loss, "fn", loss)
 
 
+def _metric(name: str, metric: Any, signature: DataSignature) -> Any:
+    """A metric of the study file, as it is of use for the task.
+
+    As they come, F1Score and FBetaScore take every row of a single output for positive, and of
+    several outputs they make no single number.
+    """
+    if not isinstance(metric, keras.metrics.FBetaScore):
+        return name
+    threshold = None if signature.task == "multiclass" else 0.5
+    return type(metric)(average="macro", threshold=threshold, name=name)
+
+
 def _metrics(signature: DataSignature) -> list[Any]:
     if signature.task == "regression":
         return ["mae", keras.metrics.R2Score(name="r2_score")]
@@ -185,14 +210,19 @@ def _metrics(signature: DataSignature) -> list[Any]:
     return ["accuracy"]
 
 
-def loss_of(model: keras.Model) -> Callable[..., Any] | None:
-    """The function of the model's only loss, None when it has none or several."""
+def only_loss(model: keras.Model) -> Any:
+    """The model's only loss as it was compiled with it, None when it has none or several."""
     loss = model.loss
     if isinstance(loss, dict):
         loss = list(loss.values())
     if isinstance(loss, list | tuple):
         loss = loss[0] if len(loss) == 1 else None
-    function: Callable[..., Any] | None = _function(keras.losses.get(loss))
+    return loss
+
+
+def loss_of(model: keras.Model) -> Callable[..., Any] | None:
+    """The function of the model's only loss, None when it has none or several."""
+    function: Callable[..., Any] | None = _function(keras.losses.get(only_loss(model)))
     return function
 
 
@@ -203,20 +233,23 @@ def wants_one_hot(model: keras.Model) -> bool:
     them, and so does a `train_step` without a loss.
     """
     loss = loss_of(model)
-    if loss is None or not str(getattr(loss, "__module__", "")).startswith("keras."):
-        return False
-    return loss is not keras.losses.sparse_categorical_crossentropy
+    return _is_of_keras(loss) and loss is not keras.losses.sparse_categorical_crossentropy
 
 
 def wants_probabilities(model: keras.Model) -> bool:
-    """Whether the model's loss is a crossentropy of probabilities, not of logits."""
+    """Whether the model's loss is Keras's crossentropy of probabilities, not of logits."""
     loss = loss_of(model)
-    return "crossentropy" in str(getattr(loss, "__name__", "")) and not has_logits(model)
+    is_crossentropy = "crossentropy" in str(getattr(loss, "__name__", ""))
+    return is_crossentropy and _is_of_keras(loss) and not has_logits(model)
 
 
 def has_logits(model: keras.Model) -> bool:
     """Whether the model is trained to put out logits."""
-    return bool(getattr(model.loss, "from_logits", False))
+    return bool(getattr(only_loss(model), "from_logits", False))
+
+
+def _is_of_keras(function: Any) -> bool:
+    return str(getattr(function, "__module__", "")).startswith("keras.")
 
 
 def targets_for(model: keras.Model, y: NDArray[Any], signature: DataSignature) -> NDArray[Any]:

@@ -22,6 +22,7 @@ from tensorflow.python.framework.ops import gradient_registry
 
 from hpo.data.tensors import as_tensor
 from hpo.training.augment import Augmentation
+from hpo.training.evaluation import evaluation_batch
 from hpo.training.fused import fused_updates
 from hpo.training.graphs import GraphFiles
 from hpo.training.grappler import calling_with, optimizer_options
@@ -31,10 +32,6 @@ from hpo.training.seeding import assign_seeds, seed_generators
 # Arrays with a first axis of rows; the features may be several by name.
 _Arrays = tuple[Any, ...]
 _Epoch = Callable[[Any], dict[str, Any]]
-
-# An evaluation batch has so many rows, or so many numbers where a row is large.
-_EVALUATION_ROWS = 2048
-_EVALUATION_NUMBERS = 2**20
 
 
 class EpochRunner:
@@ -196,7 +193,7 @@ class _Graphs:
 
 def _evaluation(graphs: _Graphs, rows: _Arrays, batch_size: int) -> Callable[[], dict[str, float]]:
     order = tf.range(len(rows[1]), dtype=tf.int32)
-    model, batch = graphs.model, _evaluation_batch(rows[0], batch_size)
+    model, batch = graphs.model, evaluation_batch(graphs.model, rows[0], batch_size)
     run = graphs.epoch("evaluate", model.test_step, rows, batch)
 
     def evaluate_all() -> dict[str, float]:
@@ -204,12 +201,6 @@ def _evaluation(graphs: _Graphs, rows: _Arrays, batch_size: int) -> Callable[[],
         return _floats(run(order))
 
     return evaluate_all
-
-
-def _evaluation_batch(x: Any, batch_size: int) -> int:
-    """Large where rows are small; the training batch fits in memory in any case."""
-    numbers: int = sum(math.prod(array.shape[1:]) for array in keras.tree.flatten(x))
-    return max(batch_size, min(_EVALUATION_ROWS, _EVALUATION_NUMBERS // max(1, numbers)))
 
 
 def _traced_epoch(

@@ -78,7 +78,7 @@ class Number:
         number = _VariableNumber(self.value)
         setattr(self.owner, self.attribute, number)
         if type(self.owner) is keras.layers.Dropout:
-            self.owner.__class__ = _VariableDropout
+            self.owner.__class__ = VariableDropout
         return number.variable
 
 
@@ -96,7 +96,7 @@ class _VariableNumber(float):
         return tf.cast(self.variable, dtype or tf.float32, name=name)
 
 
-class _VariableDropout(keras.layers.Dropout):  # type: ignore[misc]
+class VariableDropout(keras.layers.Dropout):  # type: ignore[misc]
     """Keras's dropout makes a constant of a rate that is a Python number, whatever else it is."""
 
     def call(self, inputs: Any, training: bool = False) -> Any:
@@ -218,5 +218,6 @@ def _has_any_width(layer: Any, is_head: bool) -> bool:
     if isinstance(layer, keras.layers.BatchNormalization):
         return rank == 2 and layer.axis == -1 and not layer.renorm
     if isinstance(layer, keras.layers.Dense | keras.layers.Activation) and not is_head:
-        return rank == 2 and layer.activation.__name__ in _OF_EACH_ELEMENT
+        # An activation may be a layer, which has no such name.
+        return rank == 2 and getattr(layer.activation, "__name__", None) in _OF_EACH_ELEMENT
     return True

@@ -24,6 +24,7 @@ from hpo.training.channel import Channel, TrialTask
 from hpo.training.checkpoints import Checkpoint
 from hpo.training.compiling import base_rate, class_weights, targets_for
 from hpo.training.progress import Progress
+from hpo.training.state import build_optimizers
 from hpo.training.trial import Bench, Run, TrialModel
 
 _Fit = Callable[..., Any]
@@ -49,6 +50,9 @@ class OwnFitRun(Run):
         self._inside = self._pruned = False
         self._started = time.perf_counter()
         self._seen: dict[str, None] = {}
+        if not self._model.built:
+            # A study knows a trial's weights by their number before `fit` is called.
+            self._model(self._row()[0])
 
     def restore(self) -> None:
         # The weights wait for the call of `model.fit` that they belong to.
@@ -110,6 +114,7 @@ class OwnFitRun(Run):
         else:
             history = self._fit_inside(fit, given)
             _put_before(history, before)
+        self._take_schedule_back()
         progress.calls.append(progress.epoch - sum(progress.calls))
         return history
 
@@ -140,12 +145,22 @@ class OwnFitRun(Run):
         self._rate = base_rate(self._model)
         if self._checkpoint is None:
             return
-        if not self._model.built:
-            self._model(keras.tree.map_structure(lambda x: x[:1], self._bench.data.train.x))
-        if not self._model.optimizer.built:
-            self._model.optimizer.build(self._model.trainable_variables)
+        build_optimizers(self._model, self._row())
         self._assign(self._checkpoint)
         self._checkpoint = None
+
+    def _row(self) -> tuple[Any, Any]:
+        part, signature = self._bench.data.train, self._bench.data.signature
+        x = keras.tree.map_structure(lambda array: array[:1], part.x)
+        return x, targets_for(self._model, part.y[:1], signature)
+
+    def _take_schedule_back(self) -> None:
+        """Shows the user's code the rate that it has set, which the next call begins with.
+
+        It may compute the next rate from it, and the schedule would count twice.
+        """
+        if self._rate is not None and self._training.schedule is not None:
+            self._model.optimizer.learning_rate.assign(self._rate)
 
     def _logs_of(self, call: int) -> list[dict[str, float]]:
         """The epochs of a call, as far as they are trained."""

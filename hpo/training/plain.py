@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras.src.models.functional import Functional
 
+from hpo.training.freeing import VariableDropout
+
 _LAYERS = "keras.src.layers."
 # They may hold what was learned from data, as constants of the graph.
 _LEARNING_LAYERS = "keras.src.layers.preprocessing."
@@ -17,11 +19,17 @@ def is_plain(model: keras.Model) -> bool:
     """Whether a compiled model is Keras's own in every part that Python can tell apart."""
     optimizer = model.optimizer
     return (
-        type(model) in (Functional, keras.Sequential)
+        has_plain_layers(model)
         and type(optimizer).__module__.startswith("keras.src.optimizers.")
         and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         and not optimizer.use_ema
-        and all(layer.built and _is_plain_layer(layer) for layer in model._flatten_layers())
+    )
+
+
+def has_plain_layers(model: keras.Model) -> bool:
+    """Whether it is a functional or sequential model of Keras's own layers and functions."""
+    return type(model) in (Functional, keras.Sequential) and all(
+        layer.built and _is_plain_layer(layer) for layer in model._flatten_layers()
     )
 
 
@@ -45,7 +53,8 @@ def _written(write: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
 
 def _is_plain_layer(layer: Any) -> bool:
     """Whether a layer, or the model that holds it, is Keras's own in every part."""
-    if type(layer) not in (Functional, keras.Sequential):
+    # What stands for Keras's dropout in a graph that others share does as that does.
+    if type(layer) not in (Functional, keras.Sequential, VariableDropout):
         module = type(layer).__module__
         if not module.startswith(_LAYERS) or module.startswith(_LEARNING_LAYERS):
             return False

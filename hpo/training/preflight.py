@@ -36,11 +36,17 @@ from hpo.spec.models import (
     Scalar,
 )
 from hpo.training.augment import check_augment
-from hpo.training.compiling import SettingError, check_output, wants_probabilities
+from hpo.training.compiling import (
+    SettingError,
+    check_output,
+    own_optimizer,
+    wants_probabilities,
+)
 from hpo.training.findings import Preflight, StudyProblem
 from hpo.training.freeing import free_widths
 from hpo.training.own_fit import dry_fit
 from hpo.training.plain import is_plain, written_compilation
+from hpo.training.state import averages
 from hpo.training.trial import Bench, TrialModel, build_model, make_runner, prepare
 from hpo.usercode import describe
 
@@ -71,8 +77,8 @@ def check_study(spec: StudySpec, project: Path, shared: Path | None = None) -> P
         problems += _without_effect(bench, first)
         _check_savable(bench, first)
         problems += _check_metric(spec, metrics)
-        parameters, asked = _ask_around(bench, first, suggested)
-        problems += _never_asked(spec, parameters, asked)
+        parameters, asked, fixed = _ask_around(bench, first, suggested)
+        problems += _never_asked(spec, parameters, asked, fixed)
         problems += _check_sampler(spec, suggested)
     except SpaceError as error:
         problems.append(StudyProblem(("space", error.entry), str(error)))
@@ -132,7 +138,9 @@ def _one_epoch(bench: Bench, built: TrialModel) -> tuple[str, ...]:
         check_output(outputs, signature, name)
         _check_probabilities(built.model, outputs, signature, name)
         if bench.builder.own_fit is not None:
-            return dry_fit(few, built)
+            metrics = dry_fit(few, built)
+            _check_averages(built.model, name)
+            return metrics
         runner = make_runner(few, built, traced=not _is_surely_traceable(built))
         order = np.arange(len(few.data.train.y), dtype=np.int32)
         return (*runner.train(order), *runner.evaluate())
@@ -187,21 +195,47 @@ def _check_probabilities(
         )
 
 
+def _check_averages(model: keras.Model, name: str) -> None:
+    """Raises BuilderError when Keras's `fit` would give the model its averages too late."""
+    if averages(model) and not own_optimizer(model).ema_overwrite_frequency:
+        raise BuilderError(
+            f"the optimizer of {name} averages the weights (use_ema=True), but a model gets its "
+            "averages only when `fit` has ended, and each epoch before is judged and saved "
+            "without them: set ema_overwrite_frequency too, leave use_ema out, or leave out the "
+            "HyperModel's own `fit`, then each epoch is judged and saved with its averages"
+        )
+
+
 def _without_effect(bench: Bench, first: TrialModel) -> list[StudyProblem]:
     words = (
         f"the builder {bench.spec.model.builder} compiles its model and does not ask for {{!r}}, "
         "so it would change nothing; return the model uncompiled, or read it with hp.get"
     )
+    fixed = first.values.fixed
     # A HyperModel's own `fit` may have read it after the model was built.
-    idle = sorted(first.unused - set(first.hp.values))
-    return [StudyProblem(("space", name), words.format(name)) for name in idle]
+    idle = sorted(first.unused - (set(first.hp.values) - set(fixed)))
+    return [
+        _fixed_by_builder(bench.spec, name, fixed[name])
+        if name in fixed
+        else StudyProblem(("space", name), words.format(name))
+        for name in idle
+    ]
+
+
+def _fixed_by_builder(spec: StudySpec, name: str, value: Any) -> StudyProblem:
+    words = (
+        f"the builder {spec.model.builder} fixes {name!r} to {value!r} (hp.Fixed), so the entry "
+        "would change nothing; remove it, or have the builder declare a range, such as hp.Float"
+    )
+    return StudyProblem(("space", name), words)
 
 
 def _ask_around(
     bench: Bench, first: TrialModel, suggested: dict[str, Parameter]
-) -> tuple[dict[str, Parameter], set[str]]:
-    """Declarations and names asked for; other values may take other branches of the builder."""
+) -> tuple[dict[str, Parameter], set[str], dict[str, Any]]:
+    """What is declared, asked for, fixed; other values may take other branches of the builder."""
     parameters, asked = dict(first.values.declared), set(first.values.asked)
+    fixed = dict(first.values.fixed)
     draw = random.Random(0)
     for probe in range(_PROBES):
         if asked >= set(bench.spec.space):
@@ -212,15 +246,19 @@ def _ask_around(
             _one_epoch(bench, built)
         parameters |= built.values.declared
         asked |= built.values.asked
-    return parameters, asked
+        fixed |= built.values.fixed
+    return parameters, asked, fixed
 
 
 def _never_asked(
-    spec: StudySpec, parameters: dict[str, Parameter], asked: set[str]
+    spec: StudySpec, parameters: dict[str, Parameter], asked: set[str], fixed: dict[str, Any]
 ) -> list[StudyProblem]:
     problems = []
     for name in spec.space:
         if name in asked:
+            continue
+        if name in fixed:
+            problems.append(_fixed_by_builder(spec, name, fixed[name]))
             continue
         plain = {each.partition("[")[0] for each in parameters}
         known = sorted({*plain, *TRAINING_PARAMETERS} - set(AUGMENT_PARAMETERS))

@@ -160,7 +160,29 @@ def _structure(
         written = _without_shapes(written)
     kinds = [number.kind for number in numbers]
     settled = [settings.batch_size, settings.augment.model_dump()]
-    return json.dumps([written, compiled, kinds, settled], default=repr, sort_keys=True)
+    parts = [written, compiled, _unwritten(model), kinds, settled]
+    return json.dumps(parts, default=repr, sort_keys=True)
+
+
+def _unwritten(model: keras.Model) -> list[Any]:
+    """What graphs depend on and Keras does not write down with a model.
+
+    Single variables and layers inside of layers may be frozen, layers may share one regularizer,
+    and variables may be left out of weight decay.
+    """
+    regularizers: dict[int, int] = {}
+
+    def same(regularizer: Any) -> int:
+        return regularizers.setdefault(id(regularizer), len(regularizers))
+
+    layers = [
+        [layer.trainable, same(layer.activity_regularizer)] for layer in model._flatten_layers()
+    ]
+    weights = [
+        [weight.trainable, same(weight.regularizer), model.optimizer._use_weight_decay(weight)]
+        for weight in model.weights
+    ]
+    return [layers, weights]
 
 
 def _without_shapes(written: Any) -> Any:

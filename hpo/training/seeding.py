@@ -1,11 +1,11 @@
-"""Random numbers of a trial: they depend on its seed and the epoch alone."""
+"""How a trial begins: like the first one, with random numbers of its seed and the epoch alone."""
 
 from __future__ import annotations
 
 import gc
 import itertools
 import random
-import threading
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -18,17 +18,27 @@ from tensorflow.python.eager import context
 
 _sessions = itertools.count()
 
+# What users set with `keras.config` and Keras keeps beside its models.
+_SETTINGS = ("dtype_policy", "flash_attention", "interactive_logging", "traceback_filtering")
+_SESSION = "hpo_session"
 
-def begin_session(seed: int) -> None:
+
+def begin_session(seed: int, settings: Mapping[str, Any] | None = None) -> None:
     """Makes Keras forget the models before and seeds every source of random numbers.
 
-    As `keras.utils.clear_session` and `set_random_seed` do, with one difference: graphs that
+    As `keras.utils.clear_session` and `set_random_seed` do, with two differences. Other threads
+    keep what is theirs, such as the notebook that has called `hpo.tune`. And graphs that
     TensorFlow has optimized stay so. Both throw them away, and a graph that trials share would be
     optimized again for each of them. The price: what a builder draws with `tf.random` comes again
     for the same seed in another process only, because TensorFlow keeps the states of these, too.
+
+    Args:
+        settings: As `keras_settings` has found them; Keras's defaults when left out.
     """
-    global_state.GLOBAL_STATE_TRACKER = threading.local()
-    global_state.GLOBAL_SETTINGS_TRACKER = threading.local()
+    vars(global_state.GLOBAL_STATE_TRACKER).clear()
+    vars(global_state.GLOBAL_SETTINGS_TRACKER).clear()
+    restore_settings(settings or {})
+    global_state.set_global_attribute(_SESSION, dict(settings or {}))
     # The first has no models of ours to forget.
     if next(_sessions):
         gc.collect()
@@ -37,6 +47,25 @@ def begin_session(seed: int) -> None:
     np.random.seed(seed)  # noqa: NPY002 - for builders that draw from it
     running = context.context()
     running._seed, running._rng = seed, random.Random(seed)
+
+
+def keras_settings() -> dict[str, Any]:
+    """What was set of Keras in this thread and a session would reset: dtype policy and the like."""
+    found = {name: global_state.get_global_attribute(name) for name in _SETTINGS}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def restore_settings(settings: Mapping[str, Any]) -> None:
+    """Has Keras in this thread set as it was when `keras_settings` found these."""
+    for name in _SETTINGS:
+        global_state.set_global_attribute(name, settings.get(name))
+
+
+def end_session() -> None:
+    """Takes back what a builder has set of Keras for its own trial: no other one begins with it."""
+    settings = global_state.get_global_attribute(_SESSION)
+    if settings is not None:
+        restore_settings(settings)
 
 
 def forget_draws() -> None:

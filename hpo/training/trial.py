@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import keras
 import numpy as np
 
 from hpo.artifacts import Place
-from hpo.data import SearchData, open_search_data
+from hpo.data import Part, SearchData, open_search_data
 from hpo.data.sharing import open_shared_data
+from hpo.data.tensors import Tensors
 from hpo.errors import BuilderError
 from hpo.space import Suggest, Values
 from hpo.space.hyperparameters import TrialHyperParameters
@@ -32,12 +34,14 @@ from hpo.training.compiling import (
     settle,
     targets_for,
     training_defaults,
+    wants_one_hot,
 )
 from hpo.training.epochs import EpochRunner, forgotten_gradients
 from hpo.training.graphs import GraphFolder
 from hpo.training.progress import Progress, follow_plateau, rate_factor, stops_early
 from hpo.training.reuse import GraphCache, Structure
 from hpo.training.seeding import begin_session, epoch_order, forget_draws, seed_epoch
+from hpo.training.state import averaged, averages, state_variables
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Bench:
     builder: Builder
     folder: GraphFolder | None = None
     graphs: GraphCache = field(default_factory=GraphCache, init=False)
+    tensors: Tensors = field(default_factory=Tensors, init=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +110,7 @@ def prepare(
 
 def build_model(bench: Bench, suggest: Suggest, seed: int) -> TrialModel:
     """A new, compiled model; equal seeds and values give equal weights."""
-    begin_session(seed)
+    begin_session(seed, bench.builder.settings)
     training = bench.spec.training
     values = Values(bench.spec.space, training_defaults(training), suggest)
     hp = TrialHyperParameters(values)
@@ -156,6 +161,7 @@ class Run(ABC):
         self._model, self._settings = built.model, built.settings
         self._checkpoints = CheckpointFolder(task.folder, task.token)
         self._rate = base_rate(built.model)
+        self._averages = False
         self.ended = False
         self.progress = Progress()
 
@@ -178,16 +184,25 @@ class Run(ABC):
         return checkpoint
 
     def _assign(self, checkpoint: Checkpoint) -> None:
-        if not _fits(self._model, checkpoint):
+        state = self._state()
+        if not _fits(self._model, state, checkpoint):
             raise BuilderError(
                 f"trial {self._task.number} can't go on from epoch {checkpoint.epoch}: the builder "
                 "makes another model than before; has it changed since the trial began?"
             )
         for variable, value in zip(self._model.weights, checkpoint.weights, strict=True):
             variable.assign(value)
-        variables = self._model.optimizer.variables
-        for variable, value in zip(variables, checkpoint.optimizer, strict=True):
+        for variable, value in zip(state, checkpoint.optimizer, strict=True):
             variable.assign(value)
+
+    def _state(self) -> list[Any]:
+        """What training goes on from; the weights too, where the checkpoint's are averages."""
+        weights = self._model.trainable_variables if self._averages else ()
+        return [*state_variables(self._model), *weights]
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Inside, the model is the one that the trial would be exported with."""
+        return averaged(self._model) if self._averages else nullcontext()
 
     def repeat_reports(self, channel: Channel) -> bool:
         """Reports epochs that a checkpoint has and the study has not; whether it was pruned."""
@@ -234,12 +249,14 @@ class Run(ABC):
 
     def _save(self) -> None:
         progress = self.progress
-        self._checkpoints.save(
-            progress.epoch,
-            [np.asarray(weight) for weight in self._model.weights],
-            [np.asarray(variable) for variable in self._model.optimizer.variables],
-            progress.to_dict() | {"ended": self.ended},
-        )
+        state = [np.asarray(variable) for variable in self._state()]
+        if self._averages:
+            # Arrays may be the variables' memory.
+            state = [array.copy() for array in state]
+        with self._averaged():
+            weights = [np.asarray(weight) for weight in self._model.weights]
+            content = progress.to_dict() | {"ended": self.ended}
+            self._checkpoints.save(progress.epoch, weights, state, content)
         self._checkpoints.keep_only({progress.epoch, progress.best_epoch or 0})
 
 
@@ -252,6 +269,7 @@ class GraphRun(Run):
         )
         super().__init__(bench, task, replace(built, model=traced.model))
         self._runner = traced.runner
+        self._averages = averages(traced.model)
         self._rows = len(bench.data.train.y)
 
     def train(self, channel: Channel) -> bool:
@@ -267,7 +285,9 @@ class GraphRun(Run):
         started = time.perf_counter()
         self._begin_epoch()
         logs = self._runner.train(epoch_order(self._task.seed, self.progress.epoch + 1, self._rows))
-        return self._end_epoch(logs | self._runner.evaluate(), started, channel)
+        with self._averaged():
+            logs |= self._runner.evaluate()
+        return self._end_epoch(logs, started, channel)
 
 
 def make_runner(
@@ -279,15 +299,13 @@ def make_runner(
         structure: Of a model whose graphs other trainers may have, or may use.
         traced: As for EpochRunner.
     """
-    signature, training = bench.data.signature, bench.spec.training
-    part = bench.data.train
-    train: tuple[Any, ...] = (part.x, targets_for(built.model, part.y, signature))
-    weights = class_weights(training, part.y, signature)
+    data = bench.data
+    train = _rows_of(bench, built.model, "train", data.train)
+    weights = class_weights(bench.spec.training, data.train.y, data.signature)
     if weights is not None:
         train = (*train, weights)
-    held = bench.data.validation
-    validation = (held.x, targets_for(built.model, held.y, signature))
-    augment = make_augmentation(built.settings.augment, part.x)
+    validation = _rows_of(bench, built.model, "validation", data.validation)
+    augment = make_augmentation(built.settings.augment, data.train.x)
     files = None
     if bench.folder is not None and structure is not None:
         files = bench.folder.of_structure(structure.written, structure.numbers)
@@ -295,13 +313,21 @@ def make_runner(
     return EpochRunner(built.model, train, validation, batch_size, augment, files, traced=traced)
 
 
-def _fits(model: keras.Model, checkpoint: Checkpoint) -> bool:
+def _rows_of(bench: Bench, model: keras.Model, name: str, part: Part) -> tuple[Any, ...]:
+    """Features and targets of a part, the same tensors for all models that want them so."""
+    targets = f"{name} one-hot" if wants_one_hot(model) else f"{name} targets"
+    return (
+        bench.tensors.of(name, lambda: part.x),
+        bench.tensors.of(targets, lambda: targets_for(model, part.y, bench.data.signature)),
+    )
+
+
+def _fits(model: keras.Model, state: list[Any], checkpoint: Checkpoint) -> bool:
     def shapes(arrays: Any) -> list[tuple[int, ...]]:
         return [tuple(array.shape) for array in arrays]
 
-    return shapes(model.weights) == shapes(checkpoint.weights) and shapes(
-        model.optimizer.variables
-    ) == shapes(checkpoint.optimizer)
+    same = shapes(model.weights) == shapes(checkpoint.weights)
+    return same and shapes(state) == shapes(checkpoint.optimizer)
 
 
 def _device() -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import optuna
 
+from hpo.artifacts import remove_folder
 from hpo.errors import BuilderError, StorageError
 from hpo.spec import StudySpec
 from hpo.study.leases import Lease, Outcome, Slots
@@ -58,6 +59,10 @@ class Attempt:
         self._storage = storage
         self._paths = paths
         self._trainer = trainer
+        folder = paths.trial(lease.number)
+        if record.mark is None and not lease.resumed:
+            # Of another study of this name, which could have left it there.
+            remove_folder(folder)
         stored = storage.hold(lease)
         self._study = make_study(storage, record, make_sampler(spec, lease.slot), make_pruner(spec))
         self._trial = optuna.Trial(self._study, lease.trial_id)
@@ -66,7 +71,7 @@ class Attempt:
                 number=lease.number,
                 seed=trial_seed(spec.training.seed, lease.slot),
                 token=lease.token,
-                folder=paths.trial(lease.number),
+                folder=folder,
                 reported=max(stored.intermediate_values, default=0),
             )
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import sys
 import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,11 +19,15 @@ from hpo.worker.trainers import Trainer, Trainers
 
 
 class InProcessTrainers(Trainers):
-    """Starts trainers in this process, one at a time: Keras seeds whole processes."""
+    """Starts trainers in this process, one at a time: Keras seeds whole processes.
+
+    What this thread has set of Keras by now, such as a dtype policy, holds in theirs.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._last: _Thread | None = None
+        self._settings = _keras_settings()
 
     def start(
         self,
@@ -33,7 +38,7 @@ class InProcessTrainers(Trainers):
         """A new trainer; waits until the one before has ended."""
         self.close()
         ours, theirs = multiprocessing.Pipe()
-        self._last = _Thread(theirs)
+        self._last = _Thread(theirs, self._settings)
         return _InProcessTrainer(self._last, ours)
 
     def close(self) -> None:
@@ -55,9 +60,10 @@ class _InProcessTrainer(Trainer):
 class _Thread:
     """A trainer's thread, in the place of its process."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, settings: dict[str, Any]) -> None:
         self.pid = os.getpid()
         self._connection = connection
+        self._settings = settings
         self._thread = threading.Thread(target=self._run, daemon=True, name="trainer")
         self._thread.start()
 
@@ -74,12 +80,29 @@ class _Thread:
         # Closed, the pipe tells the worker when the user's code has ended the thread.
         with self._connection:
             try:
+                _restore_settings(self._settings)
                 TrainerSide(_Pipe(self._connection), own_process=False).run()
             except (_DismissedError, SystemExit):
                 return
             finally:
                 # What trials froze and what else lives in this process is the collector's again.
                 gc.unfreeze()
+
+
+def _keras_settings() -> dict[str, Any]:
+    # Nobody has set anything of a Keras that is not imported yet.
+    if "keras" not in sys.modules:
+        return {}
+    from hpo.training.seeding import keras_settings
+
+    return keras_settings()
+
+
+def _restore_settings(settings: dict[str, Any]) -> None:
+    if settings:
+        from hpo.training.seeding import restore_settings
+
+        restore_settings(settings)
 
 
 class _DismissedError(BaseException):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import threading
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -11,15 +11,12 @@ from hpo.errors import LeaseLostError, StorageError
 from hpo.study import workers
 from hpo.study.leases import Lease, Slots
 
-logger = logging.getLogger(__name__)
-
 
 class LeaseKeeper:
     """Renews the held lease three times in its lifetime and tells when it is lost.
 
     A database that is away is no reason to stop: the lease may run out meanwhile, but as long as
-    nobody takes the slot over, the next renewal or write succeeds. Whatever else a database
-    answers, the worker meets it with its own next write.
+    nobody takes the slot over, the next renewal or write succeeds.
     """
 
     def __init__(self, slots: Slots) -> None:
@@ -57,10 +54,10 @@ class LeaseKeeper:
         while not self._closed.wait(self._slots.lease_seconds / 3):
             with self._lock:
                 lease = self._held
-            try:
+            # Whatever the database says: without this thread leases would run out unnoticed. The
+            # worker will hear it with its next write.
+            with contextlib.suppress(StorageError, SQLAlchemyError):
                 self._renew(lease)
-            except (StorageError, SQLAlchemyError) as error:
-                logger.debug("the lease was not renewed: %s", error)
 
     def _renew(self, lease: Lease | None) -> None:
         workers.seen(self._slots.database, self._slots.worker)

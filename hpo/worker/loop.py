@@ -138,7 +138,7 @@ class Worker:
         Raises:
             TrainerDiedError: One after the other has died while it prepared.
         """
-        if self._trainer is not None and (self._trainer.ended or self._has_grown(self._trainer)):
+        if self._trainer is not None and self._is_spent(self._trainer):
             self._drop_trainer()
         deaths = 0
         while self._trainer is None:
@@ -197,7 +197,11 @@ class Worker:
                 + f"\n{advice}"
             )
 
-    def _has_grown(self, trainer: Trainer) -> bool:
+    def _is_spent(self, trainer: Trainer) -> bool:
+        """Whether it has grown, or died while it had nothing to do; no trial is to blame."""
+        if trainer.ended:
+            logger.warning("the trainer has ended between two trials; another one takes its place")
+            return True
         memory = trainer.memory()
         self._base_memory = self._base_memory or memory
         return memory > self._base_memory + _GROWTH_BYTES
@@ -212,7 +216,7 @@ class Worker:
         keeper.hold(lease)
         try:
             attempt = self._begin(lease)
-            return 0 if attempt is None else self._go_through(attempt, lease, keeper)
+            return 0 if attempt is None else self._train(attempt, lease, keeper)
         except ArtifactsError:
             # The trial is not to blame: it waits where it is, and nothing is counted.
             self._drop_trainer()
@@ -245,7 +249,7 @@ class Worker:
         self._idle_deaths = 0
         return attempt
 
-    def _go_through(self, attempt: Attempt, lease: Lease, keeper: LeaseKeeper) -> int:
+    def _train(self, attempt: Attempt, lease: Lease, keeper: LeaseKeeper) -> int:
         started = time.monotonic()
         limit = self._spec.search.trial_timeout
         try:

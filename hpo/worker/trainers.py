@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -92,10 +93,9 @@ class Trainer:
         # Closing the pipe makes a healthy trainer leave; the signal is for one that hangs.
         self._connection.close()
         if self._process.exit_code(0) is None:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                return
+            # Also of one that is gone: what tells of its end is closed with that.
             self._process.exit_code(5)
 
     def _died(self) -> TrainerDiedError:

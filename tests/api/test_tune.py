@@ -134,6 +134,30 @@ def test_what_trials_keep_from_the_collector_it_gets_back(folder: Path) -> None:
     assert not any(model() for model in models)
 
 
+def test_a_policy_of_the_notebook_holds_in_every_trial_and_afterwards(folder: Path) -> None:
+    import keras
+
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    exec(CELL, namespace)
+    policies: list[str] = []
+
+    def build(hp: Any, input_shape: Any, num_outputs: Any) -> Any:
+        model = namespace["build"](hp, input_shape, num_outputs)
+        policies.extend(layer.dtype_policy.name for layer in model.layers)
+        return model
+
+    data = (namespace["x"], namespace["y"])
+    before = keras.config.dtype_policy()
+    try:
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
+        study = hpo.tune(build, data, trials=2, training={"epochs": 1}, name="half", progress=False)
+        study.export()
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert set(policies) == {"mixed_bfloat16"}
+
+
 def test_a_builder_that_raises_stops_the_study(folder: Path) -> None:
     calls = []
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hpo.data.checks import check_features, check_finite, check_reshape, check_rows
+from hpo.data.checks import check_features, check_finite, check_reshape, check_rows, check_table
 from hpo.data.sources import RawData
 from hpo.errors import DataError
 
@@ -22,6 +22,28 @@ from hpo.errors import DataError
 def test_rows(x_shape: tuple[int, ...], y_shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(DataError, match=message):
         check_rows(RawData(np.zeros(x_shape), np.zeros(y_shape)))
+
+
+@pytest.mark.parametrize("length", [8, 14])
+def test_a_column_of_the_split_has_a_value_for_each_row(length: int) -> None:
+    """Rows beyond its end would belong to no part, without a word."""
+    raw = RawData(np.zeros((12, 3)), np.zeros(12), columns={"patient": np.zeros(length)})
+    with pytest.raises(DataError, match=rf"'patient', .* has {length} values and y has 12"):
+        check_rows(raw)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, 1e38])
+def test_numbers_of_a_table_are_finite(value: float) -> None:
+    ages = np.array([30, value, np.nan], np.float32)
+    with pytest.raises(DataError, match=r"column 'age' has 1 of 3 values .* at row 1, counted"):
+        check_table({"age": ages}, gaps=True)
+
+
+def test_numbers_of_a_table_may_be_missing_or_not() -> None:
+    columns = {"job": np.array(["a", "b"], object), "age": np.array([30, np.nan], np.float32)}
+    check_table(columns, gaps=True)
+    with pytest.raises(DataError, match="column 'age' is missing in row 1, counted from 0"):
+        check_table(columns, gaps=False)
 
 
 @pytest.mark.parametrize(

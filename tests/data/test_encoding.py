@@ -72,11 +72,6 @@ def test_rules_for_missing_numbers(rule: str, value: float) -> None:
     assert apply({"age": KINDS["age"]}, missing=rule)[3, 0] == pytest.approx(value, rel=1e-6)
 
 
-def test_missing_numbers_may_be_refused() -> None:
-    with pytest.raises(DataError, match="column 'age' is missing in row 3 of the training rows"):
-        fit({"age": KINDS["age"]}, missing="refuse")
-
-
 def test_a_value_that_train_has_not_is_unknown() -> None:
     encoding = fit({"job": KINDS["job"]})
     seen = encoding.apply({"job": np.array(["chef", "pilot", "poet"])})
@@ -114,6 +109,8 @@ def test_a_cross_of_what_is_no_category() -> None:
         DataError, match="names 'age', which is no categorical column; those are: job"
     ):
         fit({"age": KINDS["age"], "job": KINDS["job"]}, crosses=crosses)
+    with pytest.raises(DataError, match=r"names 'job', .*; those are: none"):
+        fit({"age": KINDS["age"]}, crosses=crosses)
 
 
 def test_two_columns_of_one_input_name() -> None:

@@ -177,3 +177,31 @@ def test_a_class_that_one_part_of_its_own_has_alone() -> None:
     labels[:2] = 1
     with pytest.raises(DataError, match="class 'dog' has 2 rows"):
         split_rows(23, Split(test="held.csv"), labels, ("cat", "dog", "fox"), parts=parts)
+
+
+def test_groups_stay_together_beside_a_part_of_its_own() -> None:
+    parts = np.array([""] * 40 + ["test"] * 5)
+    patients = np.array([row // 4 for row in range(40)] + [99] * 5)
+    split = Split(validation=0.25, test="held.csv", group="patient", stratify=False)
+    found = split_rows(45, split, columns={"patient": patients}, parts=parts)
+    assert found.counts == (28, 12, 5) or found.counts == (32, 8, 5)
+    assert not set(patients[found.train]) & set(patients[found.validation])
+    other = split.model_copy(update={"seed": 1})
+    again = split_rows(45, other, columns={"patient": patients}, parts=parts)
+    assert set(patients[again.validation]) != set(patients[found.validation])
+    with pytest.raises(DataError, match=r"`split\.group` has a single value"):
+        split_rows(45, split, columns={"patient": np.zeros(45)}, parts=parts)
+
+
+def test_time_goes_on_beside_a_part_of_its_own() -> None:
+    parts = np.array([""] * 40 + ["test"] * 5)
+    times = np.array([(7 * row) % 40 // 2 for row in range(40)] + [0] * 5)
+    split = Split(validation=0.25, test="held.csv", time="day", stratify=False)
+    found = split_rows(45, split, columns={"day": times}, parts=parts)
+    assert found.counts == (30, 10, 5)
+    assert times[found.train].max() < times[found.validation].min()
+
+
+def test_a_column_goes_with_no_part_of_its_own() -> None:
+    with pytest.raises(ValueError, match="the column 'part' says the part of each row"):
+        Split(test="held.csv", column="part")

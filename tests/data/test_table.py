@@ -14,6 +14,7 @@ import pytest
 
 from hpo.data.raw import RawData
 from hpo.data.sources import load_source
+from hpo.data.sources.table import read_frame
 from hpo.errors import DataError
 from hpo.spec.models import DataSpec
 
@@ -291,3 +292,74 @@ def test_no_file(tmp_path: Path) -> None:
     data = DataSpec.model_validate({"source": {"type": "table", "path": "no.csv", "target": "y"}})
     with pytest.raises(DataError, match=r"not found: .*no\.csv.*relative to the project folder"):
         load_source(data, tmp_path)
+
+
+CODES = {
+    "code": ["01", "02", "A3", "A4"] * 10,
+    "flag": ["true", "false", "maybe", "no"] * 10,
+    "size": ["0.5", "1.0", "2.0", "1.0"] * 10,
+    "y": ["a", "b"] * 20,
+}
+
+
+def test_what_a_value_is_called_does_not_depend_on_other_rows(load: Load, tmp_path: Path) -> None:
+    """pandas would read a file of 01 and 02 as numbers, and the model would know neither."""
+    from hpo.data.rows import read_rows
+
+    raw = load(pd.DataFrame(CODES), source={"columns": {"size": "categorical"}})
+    file = tmp_path / "rows.csv"
+    file.write_text("code,flag,size\n01,true,1.0\n02,false,2\n")
+    rows = read_rows(file, raw.form, "x")
+    assert isinstance(rows, dict)
+    assert isinstance(raw.x, dict)
+    for name, values in rows.items():
+        assert set(values) <= set(raw.x[name])
+
+
+def test_nor_does_it_in_a_part_with_a_file_of_its_own(load: Load, tmp_path: Path) -> None:
+    quarter = {name: CODES[name][:2] * 6 for name in ("code", "flag", "y")}
+    pd.DataFrame({**quarter, "size": ["1"] * 12}).to_csv(tmp_path / "test.csv", index=False)
+    raw = load(pd.DataFrame(CODES), split={"test": "test.csv"})
+    assert isinstance(raw.x, dict)
+    for name in ("code", "flag"):
+        assert set(raw.x[name][40:]) == {CODES[name][0], CODES[name][1]}
+
+
+def test_codes_of_digits_are_numbers_and_no_dates(load: Load) -> None:
+    """Four digits would be a year to pandas, and eight a day."""
+    codes = [str(1000 + 7 * row) for row in range(ROWS)]
+    days = [str(20000101 + row % 9) for row in range(ROWS)]
+    frame = pd.DataFrame({"postcode": codes, "day": days, "y": ["a", "b"] * (ROWS // 2)})
+    raw = load(frame, "parquet")
+    assert kinds(raw) == {"postcode": "numeric", "day": "numeric"}
+    assert sum("holds numbers as texts" in words for words in raw.warnings) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,a,y\n1,2,3\n", "two columns named 'a'"),
+        ("y,a\n0,1,2\n1,2,3\n", "lines have more values than the first one has names"),
+    ],
+)
+def test_a_first_line_that_does_not_name_the_columns(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    """pandas would make up names, or move all of them by one column."""
+    (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_frame(tmp_path / "table.csv")
+
+
+def test_lines_that_end_with_a_separator(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("y,a\n0,1,\n1,2,\n")
+    assert read_frame(tmp_path / "table.csv").to_dict("list") == {"y": [0, 1], "a": [1, 2]}
+
+
+@pytest.mark.parametrize("more", ["train", "test"])
+def test_parts_have_the_same_columns(load: Load, tmp_path: Path, more: str) -> None:
+    frames = {"train": pd.DataFrame(CODES), "test": pd.DataFrame(CODES)}
+    frames[more]["late"] = range(ROWS)
+    frames["test"].to_csv(tmp_path / "test.csv", index=False)
+    with pytest.raises(DataError, match=r"has no column 'late', which .* has; expected the same"):
+        load(frames["train"], split={"test": "test.csv"})

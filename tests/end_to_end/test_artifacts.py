@@ -82,7 +82,7 @@ def test_row_20_run_on_a_full_disk(project: Project, small_disk: Path) -> None:
     place = ("--artifacts", str(small_disk / "artifacts"))
     run = project.start("run", "study.yaml", "--no-export", *place)
     ballast = small_disk / "ballast"
-    while not list(small_disk.glob("artifacts/small/trial-*/*.npz")):
+    while not list(small_disk.glob("artifacts/small/trial-*/*.zip")):
         assert run.poll() is None
     while run.poll() is None:
         fill_disk(ballast)

@@ -53,7 +53,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     )
     folder = tmp_path_factory.mktemp("exported")
     channel = MemoryChannel({"depth": 2, "units_1": 24})
-    end = run_trial(prepare(spec, ROOT), TrialTask(5, SEED, 1, folder / "trial", 0), channel)
+    bench = prepare(spec, ROOT)
+    end = run_trial(bench, TrialTask(5, SEED, 1, folder / "trial", 0), channel)
     params = {name: channel.suggest(name, each) for name, each in channel.suggested.items()}
     assert end.checkpoint is not None
     task = ExportTask(
@@ -65,6 +66,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         seed=SEED,
         checkpoint=end.checkpoint,
         folder=folder / "bundle",
+        data=bench.data.signature.fingerprint,
     )
     return Exported(task, write_bundle(task), end)
 

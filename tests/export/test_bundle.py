@@ -161,6 +161,12 @@ def test_a_damaged_checkpoint(exported: Exported, tmp_path: Path) -> None:
     failing_export(task, tmp_path, "checkpoint of trial 5 is missing or damaged: .*damaged.npz")
 
 
+def test_data_that_has_changed_since_the_search(exported: Exported, tmp_path: Path) -> None:
+    """Though the model may reach its value on it: rows it has learned from could be test rows."""
+    task = replace(exported.task, data="0" * 16)
+    failing_export(task, tmp_path, "the data has changed since the search: .* was 0{16}, now it is")
+
+
 def test_a_value_that_the_model_does_not_reach(exported: Exported, tmp_path: Path) -> None:
     task = replace(exported.task, value=exported.task.value + 0.01)
     failing_export(task, tmp_path, "trial 5 reached val_accuracy .*; nothing was exported")
@@ -222,6 +228,19 @@ def logits(hp, input_shape, num_outputs):
     return model
 
 
+def half(hp, input_shape, num_outputs):
+    head = keras.layers.Dense(num_outputs, "softmax", dtype="bfloat16")
+    return keras.Sequential([keras.Input(input_shape), head])
+
+
+def averaging(hp, input_shape, num_outputs):
+    head = keras.layers.Dense(num_outputs, "softmax")
+    model = keras.Sequential([keras.Input(input_shape), head])
+    optimizer = keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
 class Late(keras.Model):
     def __init__(self, num_outputs, **kwargs):
         super().__init__(**kwargs)
@@ -266,11 +285,13 @@ def train_and_export(project: Path, builder: str, folder: Path, space: dict[str,
         space=space,
     )
     channel = MemoryChannel()
-    end = run_trial(prepare(spec, project), TrialTask(0, 1, 1, folder / "trial", 0), channel)
+    bench = prepare(spec, project)
+    end = run_trial(bench, TrialTask(0, 1, 1, folder / "trial", 0), channel)
     params = {name: channel.suggest(name, each) for name, each in channel.suggested.items()}
     assert end.checkpoint is not None
     value = end.progress.best_value or 0.0
-    task = ExportTask(spec, project, 0, params, value, 1, end.checkpoint, folder / "bundle")
+    data = bench.data.signature.fingerprint
+    task = ExportTask(spec, project, 0, params, value, 1, end.checkpoint, folder / "bundle", data)
     return export(task, folder / "bundle")
 
 
@@ -298,6 +319,34 @@ def test_what_keras_alone_can_not_load_is_told(special: Path, tmp_path: Path) ->
     assert metrics["custom_objects"] == ["Lambda", "Twice", "twice"]
     with pytest.raises(UsageError, match="needs Lambda, Twice, twice, which Keras does not bring"):
         predict_file(bundle.folder, tmp_path / "rows.npy", "x")
+
+
+def test_a_model_of_bfloat16(special: Path, tmp_path: Path) -> None:
+    from hpo.export.predict import predict_file
+    from hpo.training.preflight import check_study
+
+    bundle = train_and_export(special, "special:half", tmp_path, {})
+    spec = load_study_file(bundle.folder / "config.yaml").spec
+    assert check_study(spec, special).problems == ()
+    np.save(tmp_path / "rows.npy", open_raw_part(spec.data, special, "test").x[:3])
+    for row in predict_file(bundle.folder, tmp_path / "rows.npy", "x"):
+        assert sum(row["classes"].values()) == pytest.approx(1, abs=0.05)
+
+
+def test_averages_of_the_weights_are_exported(special: Path, tmp_path: Path) -> None:
+    import keras
+
+    from hpo.training.checkpoints import load_checkpoint
+
+    bundle = train_and_export(special, "special:averaging", tmp_path, {})
+    (path,) = (tmp_path / "trial").glob("epoch-*.npz")
+    checkpoint = load_checkpoint(path)
+    assert checkpoint is not None
+    exported = keras.models.load_model(bundle.folder / "model.keras").get_weights()[-2:]
+    *kept, kernel, bias = checkpoint.optimizer
+    for weight, trained in zip(exported, (kernel, bias), strict=True):
+        assert any(np.array_equal(weight, each) for each in kept)
+        assert not np.array_equal(weight, trained)
 
 
 def test_a_model_that_is_built_by_its_first_rows(special: Path, tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExportTask, Bund
             space={"depth": 1, "units": 32, "filters_0": 16, "dropout": 0.0},
         )
         channel = MemoryChannel()
-        end = run_trial(prepare(spec, ROOT), TrialTask(1, 3, 1, folder / "trial", 0), channel)
+        bench = prepare(spec, ROOT)
+        end = run_trial(bench, TrialTask(1, 3, 1, folder / "trial", 0), channel)
         assert end.checkpoint is not None
         task = ExportTask(
             spec=spec,
@@ -56,6 +57,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExportTask, Bund
             seed=3,
             checkpoint=end.checkpoint,
             folder=folder / "bundle",
+            data=bench.data.signature.fingerprint,
         )
         return task, write_bundle(task), folder / "digits"
 

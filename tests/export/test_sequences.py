@@ -78,7 +78,8 @@ def export(spec: StudySpec, project: Path) -> tuple[ExportTask, Bundle]:
 
     assert not check_study(spec, project).problems
     channel = MemoryChannel()
-    end = run_trial(prepare(spec, project), TrialTask(0, 3, 1, project / "trial", 0), channel)
+    bench = prepare(spec, project)
+    end = run_trial(bench, TrialTask(0, 3, 1, project / "trial", 0), channel)
     assert end.checkpoint is not None
     task = ExportTask(
         spec=spec,
@@ -89,6 +90,7 @@ def export(spec: StudySpec, project: Path) -> tuple[ExportTask, Bundle]:
         seed=3,
         checkpoint=end.checkpoint,
         folder=project / "bundle",
+        data=bench.data.signature.fingerprint,
     )
     return task, write_bundle(task)
 

@@ -106,6 +106,8 @@ def _serve(connection: Connection, workers_end: Connection, log: Path) -> None:
             elif isinstance(message, m.TrialTask):
                 assert spec is not None
                 connection.send(_guarded_train(spec, message, connection, log))
+                if message.number in spec.model.args.get("dying_after", []):
+                    os.kill(os.getpid(), signal.SIGKILL)
         except (EOFError, OSError):
             os._exit(0)
 

@@ -128,6 +128,30 @@ def test_row_08_a_trainer_that_dies_between_trials(
     assert farm.query("SELECT max(token), sum(crashes) FROM hpo_slots") == [(leases, 0)]
 
 
+def test_row_08_a_trainer_that_dies_between_two_trials(sqlite_farm: Farm) -> None:
+    """The system may need an idle trainer's memory: no trial is to blame, the worker goes on."""
+    farm = sqlite_farm
+    submit(farm, {"trials": 4, "retries": {"crash": 9}}, dying_after=[0, 1, 2])
+    farm.worker()
+    farm.leave()
+    assert states(farm) == ["COMPLETE"] * 4
+
+
+def test_row_25_a_trial_that_is_new_takes_nothing_from_an_older_study(sqlite_farm: Farm) -> None:
+    """The database was deleted, the artifacts were not; the next study has the old one's name."""
+    farm = sqlite_farm
+    submit(farm, {"trials": 3})
+    farm.worker()
+    farm.leave()
+    for path in (farm.folder / "epochs.log", *farm.folder.glob("hpo.db*")):
+        path.unlink()
+    assert list(farm.folder.glob("artifacts/faults/trial-*/epoch-*.zip"))
+    submit(farm, {"trials": 3}, numbers=4)
+    farm.worker()
+    farm.leave()
+    farm.check_end(0)
+
+
 def test_a_function_that_draws_other_rows_is_named(sqlite_farm: Farm) -> None:
     farm = sqlite_farm
     data = {"source": {"type": "python", "load": "my_data:load"}}

@@ -175,6 +175,15 @@ def test_choice_boolean_and_fixed() -> None:
     }
 
 
+def test_what_the_builder_fixes_and_the_study_file_has_an_entry_for() -> None:
+    units = {"type": "int", "low": 1, "high": 9, "repeat": "depth"}
+    study = Study({"rate": 0.5, "units": units, "depth": 1, "kind": "a"})
+    assert study.hp.Fixed("rate", 0.1) == 0.1
+    assert study.hp.Fixed("units_0", 3) == 3
+    assert study.hp.Fixed("other", 4) == 4
+    assert study.values.fixed == {"rate": 0.1, "units": 3}
+
+
 @pytest.mark.parametrize("space", [{}, {"a": False}, {"a": {"type": "bool"}}])
 def test_choice_of_true_and_false(space: dict[str, Any]) -> None:
     study = Study(space, a=False)

@@ -61,6 +61,8 @@ def test_numbers_are_finite(make_spec: MakeSpec, value: float) -> None:
         make_spec(space={"rate": value})
     with pytest.raises(ValidationError):
         make_spec(space={"rate": {"type": "float", "low": 0, "high": value}})
+    with pytest.raises(ValidationError, match=r"args\n.* can't be stored with the study"):
+        make_spec(model={"builder": "m:f", "args": {"deep": [{"bound": value}]}})
 
 
 @pytest.mark.parametrize("choices", [[1, 1.0], [True, 1], [0, False], ["a", "a"]])

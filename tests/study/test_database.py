@@ -4,20 +4,22 @@ import socket
 import sqlite3
 import time
 import traceback
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError, InternalError, OperationalError
 
 from hpo.errors import StorageError, StudyNotFoundError, UsageError
+from hpo.study import tables as t
 from hpo.study.database import Database, is_transient, make_engine, masked, parse_url
 from hpo.study.studies import create_schema, study_names
 from tests.conftest import wait_for
 from tests.servers import Open, Server
-from tests.study.rooms import new_study
+from tests.study.rooms import new_study, rows
 
 NASTY = "p{0}@a:b/c%d"
 
@@ -110,6 +112,48 @@ def test_password_with_special_characters_opens_postgresql(
     database = opened(right.render_as_string(hide_password=False))
     create_schema(database)
     assert new_study(database).name == "digits"
+    database.close()
+    postgresql.drop(url)
+
+
+@pytest.fixture
+def without_writes(postgresql: Server) -> Iterator[Callable[[], None]]:
+    """PostgreSQL takes no writes, as a standby, until this is called."""
+
+    def writes(allowed: str) -> None:
+        postgresql.execute(f"ALTER SYSTEM SET default_transaction_read_only = {allowed}")
+        postgresql.execute("SELECT pg_reload_conf()")
+
+    yield lambda: writes("off")
+    writes("off")
+
+
+def test_a_postgresql_that_takes_no_writes_for_a_while_is_waited_for(
+    postgresql: Server, opened: Open, without_writes: Callable[[], None]
+) -> None:
+    """A standby that is about to lead, say: nothing is wrong with what was asked."""
+    url = postgresql.new_database()
+    database = opened(url, patience=60.0)
+    create_schema(database)
+    new_study(database)
+    postgresql.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+    postgresql.execute("SELECT pg_reload_conf()")
+    refused = 0
+
+    def write(connection: sa.Connection) -> None:
+        nonlocal refused
+        try:
+            connection.execute(t.hpo_studies.update().values(reason="written"))
+        except InternalError:
+            refused += 1
+            if refused == 3:
+                without_writes()
+            raise
+
+    # The server reads its new rules a little after it was told to.
+    wait_for(lambda: database.write(write) or refused)
+    assert refused >= 3
+    assert rows(database, t.hpo_studies)[0]["reason"] == "written"
     database.close()
     postgresql.drop(url)
 
@@ -293,7 +337,7 @@ def test_a_server_that_takes_no_writes_for_a_while(postgresql: Server, opened: O
     setting = f"DATABASE {sa.make_url(url).database} SET default_transaction_read_only"
     postgresql.execute(f"ALTER {setting} = on")
     insert = sa.text("INSERT INTO studies (study_name) VALUES ('one')")
-    with pytest.raises(StorageError, match="is out of reach: .* read-only transaction"):
+    with pytest.raises(StorageError, match=r"is out of reach: .* read-only transaction"):
         database.write(lambda connection: connection.execute(insert), patience=0.2)
     calls = []
 

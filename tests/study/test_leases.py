@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 import pytest
 
-from hpo.errors import LeaseLostError
+from hpo.errors import LeaseLostError, StudyNotFoundError
 from hpo.study import tables as t
 from hpo.study.database import Database
 from hpo.study.leases import (
@@ -52,6 +52,25 @@ def _work_off(index: int, url: str) -> list[tuple[int, int, int]]:
     assert lease is NoSlot.FINISHED
     database.close()
     return done
+
+
+def test_a_worker_of_a_study_that_was_deleted_writes_nothing_into_the_next_one(
+    database: Database,
+) -> None:
+    """On SQLite the new study, its trials and tokens have the numbers of the old ones."""
+    old = slots_of(database, new_study(database), "old")
+    before = claimed(old)
+    storage = optuna.storages.RDBStorage(database.engine.url.render_as_string(False))
+    optuna.delete_study(study_name="digits", storage=storage)
+    record = new_study(database)
+    new = slots_of(database, record, "new")
+    lease = claimed(new)
+    with pytest.raises((LeaseLostError, StudyNotFoundError)):
+        old.write(before, some_writes(), COMPLETE)
+    old.release(before)
+    new.renew(lease)
+    assert [row["state"] for row in rows(database, t.trials)] == ["RUNNING"]
+    storage.engine.dispose()
 
 
 def test_slots_are_claimed_exactly_once_by_processes(prepared_url: str, opened: Open) -> None:

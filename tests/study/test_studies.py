@@ -203,6 +203,15 @@ def test_unknown_study_lists_those_that_exist(database: Database) -> None:
     assert study_names(database) == ["one", "two"]
 
 
+def test_a_study_of_two_objectives_is_somebody_else_s(database: Database) -> None:
+    storage = optuna.storages.RDBStorage(database.engine.url.render_as_string(False))
+    directions = ["minimize", "maximize"]
+    optuna.create_study(study_name="two", storage=storage, directions=directions)
+    storage.engine.dispose()
+    with pytest.raises(StudyMismatchError, match=r"'two' .* was not made by this service"):
+        open_study(database, "two")
+
+
 def test_no_study_at_all(database: Database) -> None:
     with pytest.raises(StudyNotFoundError, match="studies there: none"):
         open_study(database, "digits")

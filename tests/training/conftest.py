@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.training.trials import BUILDERS, make_spec
+from tests.training.trials import BUILDERS, MIXED, make_spec
 
 if TYPE_CHECKING:
     from hpo.training.trial import Bench
@@ -20,6 +21,7 @@ MakeBench = Callable[..., "Bench"]
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     (folder / "tiny.py").write_text(BUILDERS)
+    (folder / "mixed.py").write_text(MIXED)
     return folder
 
 
@@ -49,3 +51,15 @@ def make_bench(digits: Bench) -> MakeBench:
         return replace(digits, spec=make_spec(**sections))
 
     return make
+
+
+@pytest.fixture
+def mixed(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The project's module `mixed`, which sets a policy, is not imported before and after."""
+    from hpo.training.seeding import begin_session, keras_settings
+
+    before = keras_settings()
+    monkeypatch.delitem(sys.modules, "mixed", raising=False)
+    yield
+    sys.modules.pop("mixed", None)
+    begin_session(0, before)

@@ -46,6 +46,27 @@ def test_what_is_saved_is_read_back(place: Place) -> None:
     assert [array.dtype for array in found.optimizer] == [np.int64, np.float32]
 
 
+def test_bfloat16_is_read_back_with_the_same_values(tmp_path: Path) -> None:
+    # The package comes with Keras.
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    weight = np.linspace(-3, 3, 7).astype(ml_dtypes.bfloat16)
+    folder = CheckpointFolder(tmp_path, 1)
+    found = load_checkpoint(folder.save(1, [weight], [weight[:2], np.int64(7)], {}))
+    assert found is not None
+    assert [array.dtype for array in found.optimizer] == [np.float32, np.int64]
+    np.testing.assert_array_equal(found.weights[0].astype(weight.dtype), weight)
+    np.testing.assert_array_equal(found.optimizer[0], weight[:2].astype(np.float32))
+
+
+def test_a_variable_without_numbers_is_one_too(tmp_path: Path) -> None:
+    arrays = [np.zeros((0, 3), np.float32), np.ones((), np.float32), np.zeros(0, np.int64)]
+    found = load_checkpoint(CheckpointFolder(tmp_path, 1).save(1, arrays, [], {}))
+    assert found is not None
+    assert [(array.shape, array.dtype) for array in found.weights] == [
+        (array.shape, array.dtype) for array in arrays
+    ]
+
+
 def test_nothing_saved_yet(place: Place) -> None:
     assert CheckpointFolder(place / "none", 1).latest() is None
     assert names(place) == []
@@ -164,7 +185,7 @@ for epoch in range(1, 10000):
 def test_a_killed_writer_leaves_the_newest_whole(place: Place, patience: float) -> None:
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(place)])
     deadline = time.monotonic() + 30
-    while not any(name.endswith(".npz") for name in names(place)):
+    while not any(name.endswith(".zip") for name in names(place)):
         assert time.monotonic() < deadline
         time.sleep(0.002)
     time.sleep(patience)

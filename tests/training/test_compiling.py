@@ -16,8 +16,10 @@ from hpo.training.compiling import (
     check_output,
     class_weights,
     compile_model,
+    has_logits,
     make_optimizer,
     targets_for,
+    wants_probabilities,
 )
 
 pytestmark = pytest.mark.keras
@@ -111,6 +113,54 @@ def test_names_that_keras_does_not_know() -> None:
         compiled(THREE, {"loss": "categorical_crosentropy"})
     with pytest.raises(SettingError, match=r"training.metrics: .*'recal'; did you mean"):
         compiled(TWO, {"metrics": ["accuracy", "recal"]})
+
+
+@pytest.mark.parametrize("signature", [TWO, THREE], ids=lambda signature: signature.task)
+def test_scores_by_name_are_those_of_scikit_learn(signature: DataSignature) -> None:
+    """As Keras makes them from a name, F1 of one output would be the same whatever is predicted."""
+    from sklearn import metrics
+
+    model = compiled(signature, {"metrics": ["F1Score", "AUC", "accuracy"]})
+    random = np.random.default_rng(3)
+    x, y = random.normal(size=(60, 4)), random.integers(0, signature.num_classes, 60)
+    found = model.evaluate(x, targets_for(model, y, signature), verbose=0, return_dict=True)
+    outputs = model.predict(x, verbose=0)
+    if signature.task == "binary":
+        chosen, average, expected_auc = outputs[:, 0] > 0.5, "binary", (y, outputs[:, 0])
+    else:
+        chosen, average = outputs.argmax(axis=1), "macro"
+        expected_auc = (np.eye(3)[y].ravel(), outputs.ravel())
+    assert found["F1Score"] == pytest.approx(metrics.f1_score(y, chosen, average=average), abs=1e-5)
+    # Keras takes 200 thresholds for the area.
+    assert found["AUC"] == pytest.approx(metrics.roc_auc_score(*expected_auc), abs=0.02)
+    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(y, chosen), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "logits", "probabilities"),
+    [
+        (keras.losses.SparseCategoricalCrossentropy(), False, True),
+        (keras.losses.SparseCategoricalCrossentropy(from_logits=True), True, False),
+        ([keras.losses.SparseCategoricalCrossentropy(from_logits=True)], True, False),
+        ({"head": keras.losses.SparseCategoricalCrossentropy(from_logits=True)}, True, False),
+        ("categorical_crossentropy", False, True),
+        ("mse", False, False),
+    ],
+)
+def test_whether_outputs_are_logits(loss: Any, logits: bool, probabilities: bool) -> None:
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="head")(inputs))
+    model.compile("sgd", loss)
+    assert (has_logits(model), wants_probabilities(model)) == (logits, probabilities)
+
+
+def test_a_crossentropy_of_the_user_s_may_want_anything() -> None:
+    def my_crossentropy(y: Any, logits: Any) -> Any:
+        return keras.losses.sparse_categorical_crossentropy(y, logits, from_logits=True)
+
+    model = model_for(THREE)
+    model.compile("sgd", my_crossentropy)
+    assert not wants_probabilities(model)
 
 
 def test_a_compiled_model_is_left_as_it_is() -> None:

@@ -162,14 +162,14 @@ def test_one_batch_an_epoch(batch_size: int) -> None:
 
 
 def test_evaluate_equals_keras_over_several_batches() -> None:
-    x = RNG.normal(size=(300, 64, 64)).astype(np.float32)
+    x = RNG.normal(size=(300, 128, 128)).astype(np.float32)
     y = RNG.integers(0, 3, size=300)
     keras.utils.set_random_seed(1)
     layers = [keras.layers.Flatten(), keras.layers.Dense(3, "softmax", kernel_regularizer="l2")]
-    model = keras.Sequential([keras.Input((64, 64)), *layers])
+    model = keras.Sequential([keras.Input((128, 128)), *layers])
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     expected = model.evaluate(x, y, verbose=0, return_dict=True)
-    # 300 rows of 4096 numbers are two batches.
+    # 300 rows of 16,384 numbers are two batches.
     assert evaluate(model, (x, y), 32) == pytest.approx(expected, abs=1e-5)
     assert EpochRunner(model, (x, y), (x, y), 32).evaluate() == pytest.approx(
         {f"val_{name}": value for name, value in expected.items()}, abs=1e-5

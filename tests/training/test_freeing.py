@@ -81,6 +81,12 @@ def normalized_along_another_axis() -> list[Any]:
     return [layers.Dense(5), layers.BatchNormalization(axis=1), layers.Dense(2)]
 
 
+def activated_by_a_layer() -> list[Any]:
+    from keras import layers
+
+    return [layers.Dense(5, activation=layers.LeakyReLU(0.2)), layers.Dense(2)]
+
+
 @pytest.mark.parametrize(
     "layers",
     [
@@ -92,6 +98,7 @@ def normalized_along_another_axis() -> list[Any]:
         regularized_by_shape,
         activated_at_the_end,
         normalized_along_another_axis,
+        activated_by_a_layer,
     ],
 )
 def test_widths_that_the_graph_has_to_know(layers: Callable[[], list[Any]]) -> None:

@@ -58,10 +58,13 @@ def train(model: Any, x: Any = X, *, fused: bool, jit: bool = False) -> tuple[li
     return [np.asarray(v) for v in variables], {op.type for op in graph.graph.get_operations()}
 
 
+@pytest.mark.parametrize("decay", [None, 0.01])
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_sgd_updates_as_keras_to_the_last_bit(nesterov: bool) -> None:
+def test_sgd_updates_as_keras_to_the_last_bit(nesterov: bool, decay: float | None) -> None:
     def made() -> Any:
-        return make(optimizers.SGD(0.1, momentum=0.9, nesterov=nesterov))
+        optimizer = optimizers.SGD(0.1, momentum=0.9, nesterov=nesterov, weight_decay=decay)
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+        return make(optimizer)
 
     ours, operations = train(made(), fused=True)
     theirs, _ = train(made(), fused=False)
@@ -86,6 +89,40 @@ def test_adam_updates_as_keras_but_for_the_last_digits(name: str) -> None:
     theirs, _ = train(make(ADAMS[name]()), fused=False)
     assert operations & {"ResourceApplyAdam", "If", "StatelessIf"}
     for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-6)
+
+
+def test_what_all_variables_share_is_reckoned_once() -> None:
+    def powers(layers: int) -> int:
+        dense = [keras.layers.Dense(4) for _ in range(layers)]
+        model = make(optimizers.AdamW(0.01), lambda: [keras.Input((5,)), *dense])
+        with fused_updates(model):
+            graph = tf.function(
+                lambda: model.train_step((tf.constant(X), tf.constant(Y))), autograph=False
+            ).get_concrete_function()
+        kinds = [op.type for op in graph.graph.get_operations()]
+        assert kinds.count("ResourceApplyAdam") == 2 * layers + 2
+        return kinds.count("Pow")
+
+    assert powers(3) == powers(1) == 2
+
+
+def test_a_step_that_updates_twice_counts_twice() -> None:
+    """As two networks against each other do; what was shared by the first is not the second's."""
+
+    class Twice(keras.Sequential):
+        def train_step(self, data: Any) -> Any:
+            super().train_step(data)
+            return super().train_step(data)
+
+    def trained(*, fused: bool) -> list[Any]:
+        keras.utils.set_random_seed(1)
+        model = Twice([*numbers(), keras.layers.Dense(3, "softmax")])
+        model.compile(optimizers.Adam(0.05), "sparse_categorical_crossentropy", jit_compile=False)
+        model.optimizer.build(model.trainable_variables)
+        return train(model, fused=fused)[0]
+
+    for mine, other in zip(trained(fused=True), trained(fused=False), strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-6)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ import keras
 import keras_tuner
 import numpy as np
 import tensorflow as tf
+import tiny
 
 
 class Net(keras_tuner.HyperModel):
@@ -78,6 +80,28 @@ class TwoPhases(Net):
         second = model.fit(*args, epochs=3, **kwargs)
         TwoPhases.runs.append([h.history["val_accuracy"] for h in (first, second)])
         return second
+
+
+class Thawing(Net):
+    def fit(self, hp, model, *args, **kwargs):
+        # As models.finetune: the second phase has a tenth of the rate.
+        model.get_layer("body").trainable = False
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        model.fit(*args, epochs=2, **kwargs)
+        model.get_layer("body").trainable = True
+        optimizer = keras.optimizers.Adam(float(model.optimizer.learning_rate) / 10)
+        model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+        model.fit(*args, epochs=2, **kwargs)
+        # A call for each epoch.
+        model.fit(*args, epochs=1, **kwargs)
+
+
+class TwoOptimizers(Net):
+    def build(self, hp, num_outputs):
+        return tiny.two_optimizers(hp, num_outputs)
+
+    def fit(self, hp, model, *args, **kwargs):
+        return model.fit(*args, epochs=3, shuffle=False, **kwargs)
 
 
 class Loop(Net):
@@ -274,6 +298,15 @@ def test_a_takeover_goes_on_from_the_last_epoch(
     check_kept(end)
 
 
+def test_a_takeover_has_the_state_of_every_optimizer(make: Make, tmp_path: Path) -> None:
+    bench = make("TwoOptimizers")
+    whole = run(bench, tmp_path / "whole", MemoryChannel())
+    with pytest.raises(KilledError):
+        run(bench, tmp_path / "broken", MemoryChannel(die_after=1))
+    broken = run(bench, tmp_path / "broken", MemoryChannel(), token=2, reported=1)
+    assert broken.progress.history == whole.progress.history
+
+
 def test_a_takeover_has_the_weights_of_the_last_epoch(make: Make, tmp_path: Path) -> None:
     bench = make("TwoPhases")
     with pytest.raises(KilledError):
@@ -381,21 +414,45 @@ def test_early_stopping_of_the_study_and_of_the_hypermodel(make: Make, tmp_path:
     assert 2 <= max(channel.reports) < 9
 
 
+@dataclasses.dataclass
+class Rates(MemoryChannel):
+    """Notes the learning rate of each epoch."""
+
+    folder: Path = Path()
+    rates: list[float] = dataclasses.field(default_factory=list)
+
+    def report(self, epoch: int, value: float) -> bool:
+        newest = max(self.folder.glob("epoch-*.zip"), key=lambda path: path.name)
+        found = load_checkpoint(newest)
+        assert found is not None
+        self.rates.append(float(found.optimizer[1]))
+        return super().report(epoch, value)
+
+
 def test_class_weights_and_schedule(make: Make, tmp_path: Path) -> None:
-    rates: list[float] = []
-
-    class Rates(MemoryChannel):
-        def report(self, epoch: int, value: float) -> bool:
-            newest = max(tmp_path.glob("epoch-*.npz"), key=lambda path: path.name)
-            found = load_checkpoint(newest)
-            assert found is not None
-            rates.append(float(found.optimizer[1]))
-            return super().report(epoch, value)
-
     schedule = {"type": "exponential", "decay": 0.5}
     training = {"batch_size": 256, "schedule": schedule, "class_weight": "balanced"}
-    run(make("Plain", training=training), tmp_path, Rates())
-    assert rates == pytest.approx([0.001, 0.0005, 0.00025])
+    channel = Rates(folder=tmp_path)
+    run(make("Plain", training=training), tmp_path, channel)
+    assert channel.rates == pytest.approx([0.001, 0.0005, 0.00025])
+
+
+@pytest.mark.parametrize("killed_at", [0, 2, 3])
+def test_the_schedule_counts_once_in_every_phase(
+    make: Make, tmp_path: Path, killed_at: int
+) -> None:
+    schedule = {"type": "exponential", "decay": 0.5}
+    bench = make("Thawing", training={"batch_size": 512, "schedule": schedule})
+    first = Rates(folder=tmp_path, die_after=killed_at)
+    with pytest.raises(KilledError) if killed_at else contextlib.nullcontext():
+        run(bench, tmp_path, first)
+    rates = first.rates
+    if killed_at:
+        second = Rates(folder=tmp_path)
+        run(bench, tmp_path, second, token=2, reported=killed_at)
+        rates += second.rates
+    base = [1e-3, 1e-3, 1e-4, 1e-4, 1e-4]
+    assert rates == pytest.approx([rate * 0.5**epoch for epoch, rate in enumerate(base)])
 
 
 def test_divergence(make: Make, tmp_path: Path) -> None:

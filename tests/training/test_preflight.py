@@ -99,6 +99,33 @@ def test_names_in_a_branch_of_the_builder(check: Check) -> None:
     assert check(source, space={"width": integer(5, 6)}).problems == ()
 
 
+def test_an_entry_for_what_the_builder_fixes(check: Check) -> None:
+    source = """
+        def build(hp, input_shape, num_outputs):
+            layers = [keras.Input(input_shape), keras.layers.Dropout(hp.Fixed("rate", 0.25))]
+            model = keras.Sequential([*layers, keras.layers.Dense(num_outputs, "softmax")])
+            optimizer = keras.optimizers.SGD(hp.Fixed("learning_rate", 0.5))
+            model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+            return model
+        """
+    share = {"type": "float", "low": 0.1, "high": 0.5}
+    found = problems(check(source, space={"rate": share, "learning_rate": share}))
+    assert list(found) == [("space", "learning_rate"), ("space", "rate")]
+    for (_, name), value in zip(found, ("0.5", "0.25"), strict=True):
+        words = f"fixes {name!r} to {value} (hp.Fixed), so the entry would change nothing; remove"
+        assert words in found["space", name]
+
+
+def test_what_the_builder_fixes_in_one_branch_alone(check: Check) -> None:
+    source = """
+        def build(hp, input_shape, num_outputs):
+            rate = hp.Float("rate", 0.1, 0.5) if hp.Boolean("drop") else hp.Fixed("rate", 0.0)
+            layers = [keras.Input(input_shape), keras.layers.Dropout(rate)]
+            return keras.Sequential([*layers, keras.layers.Dense(num_outputs, "softmax")])
+        """
+    assert check(source, space={"rate": 0.25}).problems == ()
+
+
 def test_a_metric_that_is_never_reported(check: Check) -> None:
     objective = {"metric": "val_acuracy", "direction": "maximize"}
     words = problems(check(PLAIN, objective=objective))["objective", "metric"]
@@ -262,6 +289,27 @@ def test_what_a_hypermodel_s_own_fit_never_asks_for(check: Check) -> None:
 def test_a_hypermodel_s_own_fit_that_raises(check: Check) -> None:
     with pytest.raises(BuilderError, match=r"can't be trained on this data: ValueError: too fast"):
         check(FITTING, space={"learning_rate": 2.0})
+
+
+def test_averages_that_a_hypermodel_s_own_fit_has_too_late(check: Check) -> None:
+    source = """
+        import keras_tuner
+
+        class Averaging(keras_tuner.HyperModel):
+            def build(self, hp, num_outputs):
+                model = keras.Sequential([keras.layers.Dense(num_outputs, "softmax")])
+                optimizer = keras.optimizers.Adam(use_ema=True{})
+                model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+                return model
+
+            def fit(self, hp, model, *args, **kwargs):
+                return model.fit(*args, **kwargs)
+
+        build = Averaging
+        """
+    with pytest.raises(BuilderError, match=r"use_ema=True.*: set ema_overwrite_frequency too"):
+        check(source.format(""))
+    assert check(source.format(", ema_overwrite_frequency=10")).problems == ()
 
 
 def test_a_value_that_only_fit_returns(check: Check) -> None:

@@ -132,6 +132,76 @@ def test_a_zero_is_another_structure(bench: Bench, tmp_path: Path) -> None:
         assert graphs(shared) == index + 1
 
 
+UNWRITTEN = """
+import keras
+
+layers = keras.layers
+
+
+def unwritten(hp, input_shape, num_outputs):
+    changed = hp.Boolean("changed")
+    strong, weak = keras.regularizers.L2(0.5), keras.regularizers.L2(1e-4)
+    x = inputs = keras.Input(input_shape)
+    first = layers.Dense(8, "relu", kernel_regularizer=strong)
+    middle = strong if CASE == "regularizer" and changed else weak
+    x = layers.Dense(8, "relu", kernel_regularizer=middle)(first(x))
+    x = layers.Dense(8, "relu", kernel_regularizer=weak)(x)
+    attention = layers.MultiHeadAttention(1, 4)
+    x = layers.Reshape((4, 2))(x)
+    x = layers.Flatten()(attention(x, x))
+    model = keras.Model(inputs, layers.Dense(num_outputs, "softmax")(x))
+    optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.5)
+    if CASE == "decay" and changed:
+        optimizer.exclude_from_weight_decay(var_names=["kernel"])
+    if CASE == "variable" and changed:
+        first.kernel.trainable = False
+    if CASE == "inner layer" and changed:
+        attention._query_dense.trainable = False
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+"""
+
+
+@pytest.mark.parametrize("case", ["regularizer", "decay", "variable", "inner layer"])
+def test_what_keras_does_not_write_is_another_structure(
+    make_bench: MakeBench, tmp_path: Path, case: str
+) -> None:
+    """Layers that share a regularizer, variables without decay, frozen parts of a layer."""
+    from hpo.spec.models import ModelSpec
+    from hpo.training.builder import load_builder
+
+    module = f"unwritten_{case.replace(' ', '_')}"
+    (tmp_path / f"{module}.py").write_text(UNWRITTEN.replace("CASE", repr(case)))
+    made = make_bench(
+        training={"epochs": 1, "batch_size": 128, "deterministic": True},
+        space={"changed": {"type": "bool"}},
+    )
+    spec = ModelSpec(builder=f"{module}:unwritten")
+    bench = replace(made, builder=load_builder(spec, made.data.signature, tmp_path))
+    alone = run(bench, tmp_path / "alone", {"changed": True})
+    shared = replace(bench)
+    run(shared, tmp_path / "first", {"changed": False})
+    second = run(shared, tmp_path / "second", {"changed": True})
+    assert graphs(shared) == 2
+    check_same_state(second.last, alone.last)
+    run(shared, tmp_path / "third", {"changed": True})
+    assert graphs(shared) == 2
+
+
+def test_graphs_read_the_same_tensors_of_the_data(bench: Bench, tmp_path: Path) -> None:
+    """On a GPU a copy of the data for each graph would take its memory."""
+    import tensorflow as tf
+
+    shared = replace(bench)
+    run(shared, tmp_path / "one", NUMBERS)
+    run(shared, tmp_path / "other", NUMBERS | {"dropout": 0.0})
+    assert graphs(shared) == 2
+    shape = shared.data.train.x.shape
+    live = [each for each in gc.get_objects() if tf.is_tensor(each) and each.shape == shape]
+    held = shared.tensors.of("train", list)
+    assert [each for each in live if hasattr(each, "numpy") and each is not held] == []
+
+
 def test_a_trial_that_is_taken_over_may_find_a_graph(bench: Bench, tmp_path: Path) -> None:
     from hpo.training.trial import run_trial
     from tests.training.trials import KilledError

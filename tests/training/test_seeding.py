@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -52,3 +53,35 @@ def test_a_policy_of_the_trial_before_is_forgotten() -> None:
     keras.config.set_dtype_policy("mixed_bfloat16")
     begin_session(1)
     assert keras.config.dtype_policy().name == "float32"
+
+
+def test_a_session_begins_with_the_user_s_settings_and_leaves_other_threads_theirs() -> None:
+    import keras
+
+    from hpo.training.seeding import begin_session, end_session, keras_settings, restore_settings
+
+    before = keras_settings()
+    policies: list[str] = []
+
+    def trial() -> None:
+        restore_settings(given)
+        for _ in range(2):
+            begin_session(1, given)
+            policies.append(keras.config.dtype_policy().name)
+            assert keras.config.is_interactive_logging_enabled() is False
+            # As a builder may, for itself.
+            keras.config.set_dtype_policy("float64")
+        end_session()
+        policies.append(keras.config.dtype_policy().name)
+
+    try:
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        keras.config.disable_interactive_logging()
+        given = keras_settings()
+        thread = threading.Thread(target=trial)
+        thread.start()
+        thread.join()
+        assert keras_settings() == given
+    finally:
+        restore_settings(before)
+    assert policies == ["mixed_bfloat16"] * 3

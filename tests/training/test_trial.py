@@ -31,7 +31,7 @@ class LastState(MemoryChannel):
     last: Checkpoint | None = None
 
     def report(self, epoch: int, value: float) -> bool:
-        newest = max(self.folder.glob("epoch-*.npz"), key=lambda path: path.name)
+        newest = max(self.folder.glob("epoch-*.zip"), key=lambda path: path.name)
         self.last = load_checkpoint(newest)
         return super().report(epoch, value)
 
@@ -172,7 +172,7 @@ def test_a_trial_that_had_ended_ends_again(make_bench: MakeBench, tmp_path: Path
     assert end.progress.epoch == 2
     assert end.checkpoint is not None
     assert load_checkpoint(end.checkpoint) is not None
-    assert end.checkpoint.name.endswith(".2.npz")
+    assert end.checkpoint.name.endswith(".2.zip")
 
 
 def test_a_damaged_newest_checkpoint_is_made_again(digits: Bench, tmp_path: Path) -> None:
@@ -305,17 +305,96 @@ def test_a_function_that_outlives_its_trial_keeps_its_gradient(
     assert one == other
 
 
-def test_mixed_precision_with_a_schedule_resumes(digits: Bench, tmp_path: Path) -> None:
-    import keras
+def with_builder(bench: Bench, name: str, project: Path) -> Bench:
+    from hpo.training.trial import load_builder
 
-    schedule = {"type": "exponential", "decay": 0.5}
-    spec = make_spec(training={"epochs": 2, "batch_size": 512, "schedule": schedule})
-    bench = dataclasses.replace(digits, spec=spec)
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        whole, state = run_with_kills(bench, tmp_path / "whole", [])
-        broken, resumed = run_with_kills(bench, tmp_path / "broken", [1])
-    finally:
-        keras.config.set_dtype_policy("float32")
+    spec = bench.spec.model_copy(update={"model": make_spec(model={"builder": name}).model})
+    builder = load_builder(spec.model, bench.data.signature, project)
+    return dataclasses.replace(bench, spec=spec, builder=builder)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_model_of_bfloat16_resumes(
+    make_bench: MakeBench, project: Path, tmp_path: Path, optimizer: str
+) -> None:
+    training = {"epochs": 3, "batch_size": 512, "optimizer": optimizer, "momentum": 0.5}
+    bench = with_builder(make_bench(training=training), "tiny:half", project)
+    whole, state = run_with_kills(bench, tmp_path / "whole", [])
+    broken, resumed = run_with_kills(bench, tmp_path / "broken", [1])
     assert broken.progress.history == whole.progress.history
     check_same_state(resumed.last, state.last)
+
+
+def test_a_model_with_optimizers_of_its_own_resumes(
+    make_bench: MakeBench, project: Path, tmp_path: Path
+) -> None:
+    bench = make_bench(training={"epochs": 3, "batch_size": 128}, space={})
+    bench = with_builder(bench, "tiny:two_optimizers", project)
+    whole, state = run_with_kills(bench, tmp_path / "whole", [])
+    broken, resumed = run_with_kills(bench, tmp_path / "broken", [1, 2])
+    assert whole.progress.history[2]["val_loss"] < whole.progress.history[0]["val_loss"]
+    assert broken.progress.history == whole.progress.history
+    check_same_state(resumed.last, state.last)
+
+
+@pytest.mark.usefixtures("mixed")
+@pytest.mark.parametrize("module", ["tiny", "mixed"])
+def test_averages_of_the_weights_are_judged_and_kept(
+    make_bench: MakeBench, project: Path, tmp_path: Path, module: str
+) -> None:
+    from hpo.training.epochs import evaluate
+    from hpo.training.trial import build_model
+
+    bench = make_bench(training={"epochs": 3, "batch_size": 128}, space={})
+    bench = with_builder(bench, f"{module}:averaging", project)
+    whole, state = run_with_kills(bench, tmp_path / "whole", [])
+    broken, resumed = run_with_kills(bench, tmp_path / "broken", [1, 2])
+    assert broken.progress.history == whole.progress.history
+    check_same_state(resumed.last, state.last)
+    assert state.last is not None
+    weights, kept = state.last.weights, state.last.optimizer
+    for weight, trained in zip(weights, kept[-4:], strict=True):
+        assert any(np.array_equal(weight, each) for each in kept[:-4])
+        assert np.abs(weight - trained).max() > 1e-4
+    model = build_model(bench, MemoryChannel().suggest, 1).model
+    model.set_weights(weights)
+    held = bench.data.validation
+    found = evaluate(model, (held.x, held.y), 128)
+    assert found["loss"] == pytest.approx(whole.progress.history[2]["val_loss"], rel=1e-3)
+
+
+@pytest.mark.usefixtures("mixed")
+def test_mixed_precision_with_a_schedule_resumes(
+    make_bench: MakeBench, project: Path, tmp_path: Path
+) -> None:
+    import keras
+
+    from hpo.training.trial import build_model
+
+    schedule = {"type": "exponential", "decay": 0.5}
+    training = {"epochs": 3, "batch_size": 128, "schedule": schedule}
+    bench = with_builder(make_bench(training=training), "mixed:build", project)
+    model = build_model(bench, MemoryChannel().suggest, 1).model
+    assert {layer.compute_dtype for layer in model.layers} == {"float16"}
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    whole, state = run_with_kills(bench, tmp_path / "whole", [])
+    broken, resumed = run_with_kills(bench, tmp_path / "broken", [1])
+    # Not all steps were left out for their gradients' overflow.
+    assert whole.progress.history[2]["loss"] < 0.95 * whole.progress.history[0]["loss"]
+    assert broken.progress.history == whole.progress.history
+    check_same_state(resumed.last, state.last)
+
+
+@pytest.mark.usefixtures("mixed")
+def test_a_policy_of_a_build_is_gone_with_its_trial(make_bench: MakeBench, project: Path) -> None:
+    from hpo.training.trial import build_model
+
+    # The second time the module is imported already.
+    for _ in range(2):
+        bench = with_builder(make_bench(), "mixed:build64", project)
+        for _ in range(2):
+            model = build_model(bench, MemoryChannel().suggest, 1).model
+            assert model.layers[0].compute_dtype == "float64"
+            assert model.name == "mixed_float16"
+    model = build_model(make_bench(), MemoryChannel().suggest, 1).model
+    assert model.layers[0].compute_dtype == "float32"

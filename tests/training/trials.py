@@ -34,6 +34,53 @@ def compiled(hp, input_shape, num_outputs):
     return model
 
 
+def half(hp, input_shape, num_outputs):
+    return keras.Sequential([
+        keras.Input(input_shape),
+        keras.layers.Dense(hp.Int("units", 4, 64), "relu", dtype="bfloat16"),
+        keras.layers.Dense(num_outputs, "softmax", dtype="bfloat16"),
+    ])
+
+
+class TwoOptimizers(keras.Model):
+    def __init__(self, units, num_outputs):
+        super().__init__()
+        self.body = keras.layers.Dense(units, "relu")
+        self.head = keras.layers.Dense(num_outputs, "softmax")
+
+    def call(self, x):
+        return self.head(self.body(x))
+
+    def compile(self, body_optimizer, head_optimizer):
+        super().compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        self.body_optimizer, self.head_optimizer = body_optimizer, head_optimizer
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape(persistent=True) as tape:
+            predicted = self(x, training=True)
+            loss = self.compute_loss(x, y, predicted)
+        pairs = (self.body_optimizer, self.body), (self.head_optimizer, self.head)
+        for optimizer, part in pairs:
+            weights = part.trainable_variables
+            optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
+        return self.compute_metrics(x, y, predicted)
+
+
+def two_optimizers(hp, num_outputs):
+    model = TwoOptimizers(16, num_outputs)
+    model.compile(keras.optimizers.Adam(0.01), keras.optimizers.Adam(0.003))
+    return model
+
+
+def averaging(hp, input_shape, num_outputs):
+    layers = keras.layers.Dense(16, "relu"), keras.layers.Dense(num_outputs, "softmax")
+    model = keras.Sequential([keras.Input(input_shape), *layers])
+    optimizer = keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
 @tf.custom_gradient
 def doubled(x):
     return 2 * x, lambda upstream: 2 * upstream
@@ -48,6 +95,31 @@ def traced(hp, input_shape, num_outputs):
     x = inputs = keras.Input(input_shape)
     x = keras.layers.Lambda(traced_once, output_shape=input_shape)(x)
     return keras.Model(inputs, keras.layers.Dense(num_outputs, "softmax")(x))
+"""
+
+MIXED = """
+import keras
+import tiny
+from tiny import dense
+
+keras.mixed_precision.set_global_policy("mixed_float16")
+
+
+def build64(hp, input_shape, num_outputs, task):
+    # For this trial alone.
+    policy = keras.config.dtype_policy().name
+    keras.config.set_dtype_policy("float64")
+    model = dense(hp, input_shape, num_outputs, task)
+    model.name = policy
+    return model
+
+
+def build(hp, input_shape, num_outputs, task):
+    return dense(hp, input_shape, num_outputs, task)
+
+
+def averaging(hp, input_shape, num_outputs):
+    return tiny.averaging(hp, input_shape, num_outputs)
 """
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,12 @@ from hpo.data.raw import RawData, SourceFiles
 from hpo.errors import DataError
 from hpo.spec.models import Preprocess, TableSource
 
-_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    ".csv": lambda path: pd.read_csv(path, low_memory=False),
-    ".tsv": lambda path: pd.read_csv(path, sep="\t", low_memory=False),
-    # In a trainer pandas is imported when a table is read (`hpo.worker.deferred`).
-    ".parquet": lambda path: pd.read_parquet(path),  # noqa: PLW0108
+# By the end of the name; columns that are texts whatever they look like go with it.
+_READERS: dict[str, Callable[[Path, Any], pd.DataFrame]] = {
+    ".csv": lambda path, texts: _read_csv(path, texts, ","),
+    ".tsv": lambda path, texts: _read_csv(path, texts, "\t"),
+    # Its columns have types of their own.
+    ".parquet": lambda path, _: pd.read_parquet(path),
 }
 
 
@@ -38,7 +40,12 @@ def load_table(
 
     Raises DataError when a file can't be read or a column is not there.
     """
-    frames = [read_frame(project / path) for _, path in files.files]
+    paths = [project / path for _, path in files.files]
+    frames = [read_frame(path) for path in paths]
+    # What is a text in one file may look like numbers in another: the codes 01 and 02 beside A3.
+    texts = {name for frame in frames for name in text_columns(frame)}
+    if any(texts & {*frame.columns} - {*text_columns(frame)} for frame in frames):
+        frames = [read_frame(path, texts) for path in paths]
     for frame, (_, path) in zip(frames, files.files, strict=True):
         _check_same_columns(frames[0], frame, files.files[0][1], path)
     frame = pd.concat(frames, ignore_index=True)
@@ -46,8 +53,19 @@ def load_table(
     return from_frame(frame, source, files.columns, preprocess, parts)
 
 
-def read_frame(path: Path) -> pd.DataFrame:
+def text_columns(frame: pd.DataFrame) -> list[str]:
+    """Names of the columns that hold texts, and nothing that pandas has read as something else."""
+    objects = (name for name in frame if frame[name].dtype.kind == "O")
+    found = {name: pd.api.types.infer_dtype(frame[name].astype(object)) for name in objects}
+    return [str(name) for name, content in found.items() if content == "string"]
+
+
+def read_frame(path: Path, texts: Iterable[str] = ()) -> pd.DataFrame:
     """A CSV, TSV or Parquet file as a DataFrame.
+
+    Args:
+        texts: Columns of a CSV or TSV file whose values are texts, also where they look like
+            numbers.
 
     Raises DataError when it can't be read.
     """
@@ -56,7 +74,7 @@ def read_frame(path: Path) -> pd.DataFrame:
         known = ", ".join(_READERS)
         raise DataError(f"{path}: expected a file that ends in one of {known}")
     try:
-        frame = reader(path)
+        frame = reader(path, dict.fromkeys(texts, str))
     except FileNotFoundError:
         raise DataError(
             f"data file not found: {path.absolute()}. Paths in `data` are relative to the "
@@ -69,9 +87,26 @@ def read_frame(path: Path) -> pd.DataFrame:
     if not len(frame.columns):
         raise DataError(f"{path} has no columns; expected a table with names in its first line")
     if frame.columns.duplicated().any():
-        twice = frame.columns[frame.columns.duplicated()][0]
-        raise DataError(f"{path} has two columns named {twice!r}; rename one of them")
+        raise DataError(_twice(path, frame.columns[frame.columns.duplicated()][0]))
     return plain_frame(frame)
+
+
+def _read_csv(path: Path, texts: Any, separator: str) -> pd.DataFrame:
+    # With what stands in the first line, of which pandas would make names that are all different.
+    header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0].dropna()
+    if header.duplicated().any():
+        raise DataError(_twice(path, header[header.duplicated()].iloc[0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            # Otherwise lines that end with a separator would move all columns by one.
+            return pd.read_csv(path, sep=separator, dtype=texts, index_col=False, low_memory=False)
+        except pd.errors.ParserWarning:
+            raise ValueError("lines have more values than the first one has names") from None
+
+
+def _twice(path: Path, name: str) -> str:
+    return f"{path} has two columns named {name!r}; rename one of them"
 
 
 def from_frame(
@@ -102,7 +137,7 @@ def from_frame(
         x={name: column_array(frame[name], spec) for name, spec in specs.items()},
         y=y,
         class_names=tuple(targets) if len(targets) > 1 else None,
-        form=_form(specs),
+        form=_form(specs, frame),
         columns={name: column_values(frame[name]) for name in split_columns},
         parts=parts,
         warnings=(*warnings, *columns_with_the_answer(frame[list(specs)], y)),
@@ -159,10 +194,12 @@ def column_values(column: pd.Series[Any]) -> Array:
     return _plain(_dates(column))
 
 
-def _form(specs: ColumnSpecs) -> dict[str, Any]:
+def _form(specs: ColumnSpecs, frame: pd.DataFrame) -> dict[str, Any]:
     return {
         "type": "table",
         "columns": {name: spec.model_dump(mode="json") for name, spec in specs.items()},
+        # A file to predict from is read so, too.
+        "texts": text_columns(frame[list(specs)]),
     }
 
 
@@ -200,9 +237,12 @@ def _dates(column: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def _check_same_columns(first: pd.DataFrame, other: pd.DataFrame, name: str, path: str) -> None:
-    lacks = [column for column in first.columns if column not in other.columns]
-    if lacks:
-        raise DataError(f"{path} has no column {lacks[0]!r}, which {name} has; expected the same")
+    for one, others, here, there in ((first, other, path, name), (other, first, name, path)):
+        lacks = [column for column in one.columns if column not in others.columns]
+        if lacks:
+            raise DataError(
+                f"{here} has no column {lacks[0]!r}, which {there} has; expected the same"
+            )
 
 
 def _names(frame: pd.DataFrame) -> str:

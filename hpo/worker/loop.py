@@ -118,8 +118,7 @@ class Worker:
 
     def _work(self, keeper: LeaseKeeper) -> int:
         ended = 0
-        while not self._stop.is_set() and self._ready_trainer() is not None:
-            lease = self._slots.claim(self._spec.search.max_consecutive_failures)
+        while not self._stop.is_set() and (lease := self._claim()) is not None:
             if lease is NoSlot.WAIT:
                 # Jitter: idle workers should not ask in step.
                 self._stop.wait(_POLL_SECONDS * random.uniform(0.5, 1.5))
@@ -131,6 +130,15 @@ class Worker:
             else:
                 ended += self._run_lease(lease, keeper)
         return ended
+
+    def _claim(self) -> Lease | NoSlot | None:
+        """A lease, with a trainer that is ready for it; None when told to stop meanwhile."""
+        if self._trainer is None and not self._slots.study_runs():
+            # A new trainer would open the data only to be told so.
+            return NoSlot.STOPPED
+        if self._ready_trainer() is None:
+            return None
+        return self._slots.claim(self._spec.search.max_consecutive_failures)
 
     def _ready_trainer(self) -> Trainer | None:
         """The trainer, started and compared with the study; None when told to stop meanwhile.

@@ -257,7 +257,8 @@ class _Run:
     ) -> RunEnd:
         record, site = self._record, self._site
         if processes is not None:
-            log = StudyPaths(site.artifacts, record.name, site.project).log("workers")
+            paths = StudyPaths(site.artifacts, record.name, site.project, record.mark)
+            log = paths.log("workers")
             options = LaunchOptions(
                 record.name,
                 site.url,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +17,14 @@ from hpo.study.snapshot import Snapshot, take_snapshot
 from hpo.study.studies import StudyRecord
 from hpo.worker.signals import Interruption
 
+logger = logging.getLogger(__name__)
+
 _LOOK_SECONDS = 0.5
 # A look at a study of 100,000 trials takes most of a second of a core: the workers shall have it.
 _MOST_SHARE = 0.25
+# Workers may have been told to leave, or have met a stop that was taken back at once. Started so
+# often without a trial that ends meanwhile, they have another reason.
+_MOST_STARTS = 5
 
 
 @dataclass(frozen=True)
@@ -75,25 +81,36 @@ def attend(
 ) -> RunEnd:
     """Starts workers, if there is work, and stays until the study is finished or interrupted.
 
+    When all have left and there is still work, others are started.
+
     Raises:
         StudyStoppedError: The study is stopped; says why and how to go on.
-        WorkersFailedError: The workers can't work, or have left before the study was finished.
+        WorkersFailedError: The workers can't work, or leave again and again.
     """
-    snapshot = take_snapshot(database, record)
-    if snapshot.state == "running":
+    snapshot, starts = take_snapshot(database, record), 0
+    while snapshot.state == "running" and not interruption.stop.is_set():
+        before = snapshot.finished
         snapshot = _tend(database, record, snapshot, start(), interruption, show)
+        starts = 0 if snapshot.finished > before else starts + 1
+        if snapshot.state == "running" and not interruption.stop.is_set():
+            _check_starts(snapshot, starts)
     if snapshot.state == "stopped":
         raise StudyStoppedError(
             f"the study {record.name!r} is stopped: {snapshot.reason}; {snapshot.finished} of "
             f"{snapshot.trials} trials are finished. Go on with: hpo resume {record.name}"
         )
-    if snapshot.state == "running" and not interruption.stop.is_set():
-        # Somebody has told them to leave: SIGTERM, or `hpo stop` and then `hpo resume`.
-        raise WorkersFailedError(
-            f"all workers have left, and {snapshot.finished} of {snapshot.trials} trials of the "
-            f"study {record.name!r} are finished; the same command goes on from here"
-        )
     return RunEnd(snapshot, interruption.stop.is_set() and snapshot.state != "finished")
+
+
+def _check_starts(snapshot: Snapshot, starts: int) -> None:
+    where = f"{snapshot.finished} of {snapshot.trials} trials are finished"
+    if starts == _MOST_STARTS:
+        raise WorkersFailedError(
+            f"the workers leave before the study {snapshot.name!r} is finished, and have been "
+            f"started {starts} times without a trial that has ended; {where}. Find out who tells "
+            "them to leave; the same command goes on from here."
+        )
+    logger.warning("all workers have left, and %s: others are started", where)
 
 
 def _tend(

@@ -349,6 +349,12 @@ def _postgresql_engine(url: sa.URL) -> sa.Engine:
             cursor.execute("SET idle_in_transaction_session_timeout = '60s'")
         connection.commit()
 
+    @event.listens_for(engine, "handle_error")
+    def _leave(context: sa.engine.ExceptionContext) -> None:
+        # A connection stays as it was made: only another one sees when this has passed.
+        if getattr(context.original_exception, "sqlstate", None) in _PASSING:
+            context.is_disconnect = True
+
     return engine
 
 

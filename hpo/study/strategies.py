@@ -74,26 +74,28 @@ def sampler_of(name: str, options: dict[str, Any], study_seed: int, slot: int) -
     """The sampler of that name for one slot of a study."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        options = _sampler_options(name, options, study_seed, trial_seed(study_seed, slot))
+        options = _sampler_options(name, options, study_seed, slot)
         sampler: BaseSampler = _sampler_class(name)(**options)
         return sampler
 
 
 def _sampler_options(
-    name: str, options: dict[str, Any], study_seed: int, seed: int
+    name: str, options: dict[str, Any], study_seed: int, slot: int
 ) -> dict[str, Any]:
+    seed = trial_seed(study_seed, slot)
     if name == "tpe":
         multivariate = options.get("multivariate", True)
         # group: without it conditional parameters fall silently out of the joint model.
         options = {"multivariate": multivariate, "group": multivariate, **options}
     if name == "grid":
-        # Slots share one shuffled list of points, and each trial takes its own of them.
-        seed = trial_seed(study_seed, 0)
+        # Slots share one shuffled list of points, and each takes its own of them.
+        options, seed = {**options, "slot": slot}, trial_seed(study_seed, 0)
     if name == "qmc":
         import optuna
 
         # Slots go along one sequence. Trials before it begins are drawn independently.
-        options["independent_sampler"] = optuna.samplers.RandomSampler(seed=seed)
+        independent = optuna.samplers.RandomSampler(seed=seed)
+        options = {**options, "slot": slot, "independent_sampler": independent}
         options["warn_independent_sampling"] = False
         seed = trial_seed(study_seed, 0)
     return {**options, "seed": seed}
@@ -130,6 +132,10 @@ def _sampler_class(name: str) -> type[Any]:
         from hpo.study.tpe import WindowTPESampler
 
         return WindowTPESampler
+    if name in ("grid", "qmc"):
+        from hpo.study import sequences
+
+        return sequences.SlotGridSampler if name == "grid" else sequences.SlotQMCSampler
     import optuna
 
     return getattr(optuna.samplers, _SAMPLERS[name])  # type: ignore[no-any-return]

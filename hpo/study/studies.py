@@ -8,6 +8,7 @@ written in one transaction, so a study exists wholly or not at all.
 from __future__ import annotations
 
 import json
+import secrets
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,8 @@ __all__ = [
 
 # The attribute of a study that stands in the same database and is run by somebody else.
 FOREIGN = "run_by"
+# The attribute of a study that tells its files from those of another study of its name.
+_MARK = "hpo:mark"
 
 RUNNING = "running"
 STOPPED = "stopped"
@@ -83,6 +86,10 @@ class StudyRecord:
     """A study as it stands in the database.
 
     `spec_json` stays text until `spec` is asked for: reading a status needs no parsed spec.
+
+    Attributes:
+        mark: Random, made with the study: another one of this name, before it or in another
+            database, has another. None for a study that was made before studies had one.
     """
 
     study_id: int
@@ -94,6 +101,7 @@ class StudyRecord:
     reason: str | None
     spec_json: str
     facts_json: str
+    mark: str | None
 
     @property
     def spec(self) -> StudySpec:
@@ -135,11 +143,13 @@ def _insert(connection: sa.Connection, spec: StudySpec, facts: Facts) -> None:
             study_id=study_id, objective=0, direction=spec.objective.direction.upper()
         )
     )
-    metric_names = json.dumps([spec.objective.metric])
+    attributes = {"study:metric_names": [spec.objective.metric], _MARK: secrets.token_hex(4)}
     connection.execute(
-        t.study_system_attributes.insert().values(
-            study_id=study_id, key="study:metric_names", value_json=metric_names
-        )
+        t.study_system_attributes.insert(),
+        [
+            {"study_id": study_id, "key": key, "value_json": json.dumps(value)}
+            for key, value in attributes.items()
+        ],
     )
     connection.execute(
         t.hpo_studies.insert().values(
@@ -255,6 +265,7 @@ def _open(connection: sa.Connection, database: Database, name: str) -> StudyReco
             f"there is no study {name!r}: the database {where} holds no studies of this service; "
             "check --storage (or HPO_STORAGE)"
         )
+    attr = t.study_system_attributes.c
     query = (
         sa.select(
             t.studies.c.study_id,
@@ -266,9 +277,14 @@ def _open(connection: sa.Connection, database: Database, name: str) -> StudyReco
             t.hpo_studies.c.reason,
             t.hpo_studies.c.spec.label("spec_json"),
             t.hpo_studies.c.facts.label("facts_json"),
+            attr.value_json.label("mark"),
         )
         .outerjoin(t.hpo_studies, t.hpo_studies.c.study_id == t.studies.c.study_id)
         .join(t.study_directions, t.study_directions.c.study_id == t.studies.c.study_id)
+        .outerjoin(
+            t.study_system_attributes,
+            sa.and_(attr.study_id == t.studies.c.study_id, attr.key == _MARK),
+        )
         # Of several objectives, which are none of this service's, one row has to do.
         .where(t.studies.c.study_name == name, t.study_directions.c.objective == 0)
     )
@@ -278,7 +294,8 @@ def _open(connection: sa.Connection, database: Database, name: str) -> StudyReco
         raise StudyNotFoundError(f"there is no study {name!r} in {where}; studies there: {names}")
     if row["spec_json"] is None:
         raise StudyMismatchError(_foreign(connection, name, where, row["study_id"]))
-    return StudyRecord(**{**row, "direction": str(row["direction"]).lower()})
+    mark = None if row["mark"] is None else json.loads(row["mark"])
+    return StudyRecord(**{**row, "direction": str(row["direction"]).lower(), "mark": mark})
 
 
 def _foreign(connection: sa.Connection, name: str, where: str, study_id: int) -> str:

@@ -60,8 +60,8 @@ class Attempt:
         self._paths = paths
         self._trainer = trainer
         folder = paths.trial(lease.number)
-        if not lease.resumed:
-            # Of another study of this name, in a database that is no more, say.
+        if record.mark is None and not lease.resumed:
+            # Of another study of this name, which could have left it there.
             remove_folder(folder)
         stored = storage.hold(lease)
         self._study = make_study(storage, record, make_sampler(spec, lease.slot), make_pruner(spec))

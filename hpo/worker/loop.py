@@ -79,11 +79,13 @@ class Worker:
         self._options = options
         self._trainers = trainers
         self._stop = stop
-        self._paths = StudyPaths(options.artifacts, record.name, options.project)
+        self._paths = StudyPaths(options.artifacts, record.name, options.project, record.mark)
         self._slots = Slots(database, record.study_id, self.name, options.lease_seconds)
         self._storage = StudyStorage(database, record)
         self._trainer: Trainer | None = None
         self._base_memory = 0
+        # Trainers in a row that were ready and died before their trial began.
+        self._idle_deaths = 0
 
     def run(self) -> int:
         """Works; the number of trials that this worker has ended.
@@ -116,8 +118,7 @@ class Worker:
 
     def _work(self, keeper: LeaseKeeper) -> int:
         ended = 0
-        while not self._stop.is_set() and self._ready_trainer() is not None:
-            lease = self._slots.claim(self._spec.search.max_consecutive_failures)
+        while not self._stop.is_set() and (lease := self._claim()) is not None:
             if lease is NoSlot.WAIT:
                 # Jitter: idle workers should not ask in step.
                 self._stop.wait(_POLL_SECONDS * random.uniform(0.5, 1.5))
@@ -129,6 +130,15 @@ class Worker:
             else:
                 ended += self._run_lease(lease, keeper)
         return ended
+
+    def _claim(self) -> Lease | NoSlot | None:
+        """A lease, with a trainer that is ready for it; None when told to stop meanwhile."""
+        if self._trainer is None and not self._slots.study_runs():
+            # A new trainer would open the data only to be told so.
+            return NoSlot.STOPPED
+        if self._ready_trainer() is None:
+            return None
+        return self._slots.claim(self._spec.search.max_consecutive_failures)
 
     def _ready_trainer(self) -> Trainer | None:
         """The trainer, started and compared with the study; None when told to stop meanwhile.
@@ -213,11 +223,8 @@ class Worker:
         """Runs the leased trial; 1 when it ended, 0 when it goes on elsewhere or again."""
         keeper.hold(lease)
         try:
-            try:
-                return self._train(lease, keeper)
-            except TrainerDiedError as error:
-                # Inside the outer `try`: that the lease is lost may show only now.
-                return self._crashed(lease, str(error))
+            attempt = self._begin(lease)
+            return 0 if attempt is None else self._train(attempt, lease, keeper)
         except ArtifactsError:
             # The trial is not to blame: it waits where it is, and nothing is counted.
             self._drop_trainer()
@@ -231,24 +238,42 @@ class Worker:
             keeper.hold(None)
             self._storage.drop()
 
-    def _train(self, lease: Lease, keeper: LeaseKeeper) -> int:
-        assert self._trainer is not None
-        attempt = Attempt(
-            lease, self._spec, self._record, self._slots, self._storage, self._paths, self._trainer
-        )
+    def _begin(self, lease: Lease) -> Attempt | None:
+        """Hands the trial to the trainer; None when that had died before, and the trial waits."""
+        trainer = self._trainer
+        assert trainer is not None
+        try:
+            attempt = Attempt(
+                lease, self._spec, self._record, self._slots, self._storage, self._paths, trainer
+            )
+        except TrainerDiedError as error:
+            logger.warning("%s before trial %d began", error, lease.number)
+            self._drop_trainer()
+            self._release(lease)
+            self._idle_deaths += 1
+            if self._idle_deaths == _MOST_DEATHS:
+                raise
+            return None
+        self._idle_deaths = 0
+        return attempt
+
+    def _train(self, attempt: Attempt, lease: Lease, keeper: LeaseKeeper) -> int:
         started = time.monotonic()
         limit = self._spec.search.trial_timeout
-        while not (self._stop.is_set() or keeper.lost or keeper.study_stopped):
-            step = attempt.step()
-            if step is Step.ENDED:
-                self._tidy()
-                return 1
-            if step is Step.GIVEN_BACK:
-                return 0
-            if limit is not None and time.monotonic() - started > limit:
-                words = f"the time limit of {limit:g} s for one trial was reached"
-                return self._crashed(lease, words)
-        return self._leave(lease, keeper)
+        try:
+            while not (self._stop.is_set() or keeper.lost or keeper.study_stopped):
+                step = attempt.step()
+                if step is Step.ENDED:
+                    self._tidy()
+                    return 1
+                if step is Step.GIVEN_BACK:
+                    return 0
+                if limit is not None and time.monotonic() - started > limit:
+                    words = f"the time limit of {limit:g} s for one trial was reached"
+                    return self._crashed(lease, words)
+            return self._leave(lease, keeper)
+        except TrainerDiedError as error:
+            return self._crashed(lease, str(error))
 
     def _leave(self, lease: Lease, keeper: LeaseKeeper) -> int:
         self._drop_trainer()

@@ -4,7 +4,7 @@
 
     artifacts/
       files/                       pictures and tables that the dashboard shows
-      STUDY/trial-00012/           checkpoints of one trial
+      STUDY/trial-00012-1a2b3c4d/  checkpoints of one trial; the end is the study's mark
       STUDY/logs/WORKER.log        what its trainer printed; always on this machine
 """
 
@@ -30,7 +30,7 @@ from hpo.training.channel import Attachment
 
 # So many of the best trials keep their checkpoint.
 _KEPT_TRIALS = 3
-_TRIAL = re.compile(r"trial-(\d+)")
+_TRIAL = re.compile(r"trial-(\d+)(?:-([0-9a-f]+))?")
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,22 @@ class StudyPaths:
 
     Attributes:
         project: Has the logs when the artifacts are not on this machine.
+        mark: Of the study, so that none goes on from checkpoints of another one of its name, be
+            that deleted or in another database, or removes them.
     """
 
     artifacts: Place
     study: str
     project: Path
+    mark: str | None
 
     @property
     def folder(self) -> Place:
         return self.artifacts / self.study
 
     def trial(self, number: int) -> Place:
-        return self.folder / f"trial-{number:05d}"
+        end = "" if self.mark is None else f"-{self.mark}"
+        return self.folder / f"trial-{number:05d}{end}"
 
     def log(self, worker: str) -> Path:
         local = self.artifacts
@@ -80,13 +84,16 @@ class StudyPaths:
     def keep_best(self, database: Database, record: StudyRecord, slots: Slots) -> None:
         """Removes the folders of ended trials but those of the best that have one."""
         # Listed first: a trial that begins after this is not in the list.
-        found = [(_TRIAL.fullmatch(path.name), path) for path in list_folder(self.folder)]
-        numbers = {int(match[1]) for match, _ in found if match is not None}
+        found = self._trials()
         keep = slots.unfinished_numbers()
-        keep |= set(best_numbers(database, record, _KEPT_TRIALS, numbers))
-        for match, path in found:
-            if match is not None and int(match[1]) not in keep:
-                remove_folder(path)
+        keep |= set(best_numbers(database, record, _KEPT_TRIALS, set(found)))
+        for number in found.keys() - keep:
+            remove_folder(found[number])
+
+    def _trials(self) -> dict[int, Place]:
+        """The folders of this very study's trials by their numbers."""
+        matches = [(_TRIAL.fullmatch(path.name), path) for path in list_folder(self.folder)]
+        return {int(m[1]): path for m, path in matches if m is not None and m[2] == self.mark}
 
 
 class ArtifactStore:

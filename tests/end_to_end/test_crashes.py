@@ -150,7 +150,7 @@ def half_written(project: Project) -> list[Path]:
 
 def saved(project: Project) -> int:
     """The last epoch of trial 0 that has its checkpoint."""
-    files = project.folder.glob("artifacts/small/trial-00000/epoch-*.zip")
+    files = project.folder.glob("artifacts/small/trial-00000-*/epoch-*.zip")
     return max((int(path.name[6:11]) for path in files), default=0)
 
 

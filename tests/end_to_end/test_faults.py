@@ -202,18 +202,24 @@ def is_pending(number: signal.Signals, pid: int) -> bool:
     return bool(mask & 1 << (number - 1))
 
 
-def test_a_killed_worker_of_run_is_replaced_at_once(long_project: Project) -> None:
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [(signal.SIGKILL, "another one takes its place"), (signal.SIGTERM, "others are started")],
+)
+def test_a_worker_of_run_that_is_ended_is_replaced_at_once(
+    long_project: Project, sent: signal.Signals, words: str
+) -> None:
     """With a lease far longer than the test: the launcher knows that the worker is gone."""
     run = long_project.start(
         *("run", "study.yaml", "--workers", "1", "--no-export", "--lease", "1000")
     )
     [number] = wait_for(lambda: in_the_middle(long_project))
     [(worker,)] = long_project.query("SELECT pid FROM hpo_workers")
-    os.kill(worker, signal.SIGKILL)
+    os.kill(worker, sent)
     saved = reported(long_project, number)
     output, _ = run.communicate(timeout=200)
     assert run.returncode == 0, output
-    assert "another one takes its place" in output
+    assert words in output
     check_resumed(check_end(long_project), number, saved)
 
 

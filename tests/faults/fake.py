@@ -180,8 +180,8 @@ def _value(x: float, epoch: int) -> float:
     return x * epoch
 
 
-def _signal_at(database: Database, statement: str, number: signal.Signals) -> None:
-    """The process sends itself one right after a statement that has this in it.
+def _signal_at(database: Database, statement: str, number: signal.Signals, whom: str) -> None:
+    """The process sends itself or its trainer one right after a statement that has this in it.
 
     That is before any commit, if the statement does not commit by itself.
     """
@@ -191,7 +191,11 @@ def _signal_at(database: Database, statement: str, number: signal.Signals) -> No
     def _send(_c: Any, _cursor: Any, text: str, *_: Any) -> None:
         if statement in text and not sent.is_set():
             sent.set()
-            os.kill(os.getpid(), number)
+            if whom == "worker":
+                os.kill(os.getpid(), number)
+            for trainer in multiprocessing.active_children() if whom == "trainer" else []:
+                os.kill(trainer.pid or 0, number)
+                trainer.join()
 
 
 def main(words: list[str] | None = None) -> int:
@@ -204,6 +208,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--patience", type=float, default=120.0)
     parser.add_argument("--die-at")
     parser.add_argument("--by", default="SIGKILL")
+    parser.add_argument("--whom", choices=("worker", "trainer"), default="worker")
     arguments = parser.parse_args(words)
     artifacts = open_artifacts(arguments.artifacts or str(arguments.folder / "artifacts"))
     options = WorkerOptions(arguments.folder, artifacts, arguments.lease)
@@ -212,7 +217,8 @@ def main(words: list[str] | None = None) -> int:
         try:
             record = open_study(database, arguments.study)
             if arguments.die_at:
-                _signal_at(database, arguments.die_at, signal.Signals[arguments.by])
+                number = signal.Signals[arguments.by]
+                _signal_at(database, arguments.die_at, number, arguments.whom)
             trainers = FakeTrainers(arguments.folder / "epochs.log")
             Worker(database, record, options, trainers, interruption.stop).run()
         except HpoError as error:

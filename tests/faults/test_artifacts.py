@@ -45,6 +45,24 @@ def test_row_01_taken_over_from_any_place(sqlite_farm: Farm, artifacts: str) -> 
     assert resumed[0] != ("[0]",)
 
 
+def test_row_25_a_study_that_is_made_again_starts_anew(sqlite_farm: Farm, artifacts: str) -> None:
+    farm = sqlite_farm
+    one = {"trials": 1, "sampler": "random"}
+    farm.submit(fake_spec(search=one))
+    first = farm.worker("--artifacts", artifacts)
+    farm.kill_in_a_trial(first)
+    farm.folder.joinpath("epochs.log").unlink()
+    for file in farm.folder.glob("hpo.db*"):
+        file.unlink()
+    farm.submit(fake_spec(search=one, training={"epochs": 8, "seed": 6}))
+    second = farm.worker("--artifacts", artifacts)
+    farm.kill_in_a_trial(second)
+    farm.worker("--artifacts", artifacts)
+    farm.leave()
+    # Its own checkpoint is gone on from.
+    farm.check_end(interruptions=1)
+
+
 def test_what_is_left_when_a_study_has_ended(sqlite_farm: Farm, artifacts: str) -> None:
     """The best checkpoint of the best three trials, a picture of each trial, and nothing else."""
     farm = sqlite_farm

@@ -108,6 +108,26 @@ def test_row_08_trainers_that_die_while_they_prepare(
     assert farm.query("SELECT count(*) FROM hpo_slots WHERE state = 'leased'") == [(0,)]
 
 
+@pytest.mark.parametrize(
+    ("statement", "leases"),
+    [
+        pytest.param("INSERT INTO trial_values", 1, id="idle"),
+        pytest.param("UPDATE hpo_slots", 2, id="just leased"),
+    ],
+)
+def test_row_08_a_trainer_that_dies_between_trials(
+    sqlite_farm: Farm, statement: str, leases: int
+) -> None:
+    """No trial is to blame for it."""
+    farm = sqlite_farm
+    submit(farm, {"trials": 3, "retries": {"crash": 0}})
+    worker = farm.worker("--die-at", statement, "--whom", "trainer")
+    _, errors = worker.communicate(timeout=60)
+    assert worker.returncode == 0, errors
+    assert states(farm) == ["COMPLETE"] * 3
+    assert farm.query("SELECT max(token), sum(crashes) FROM hpo_slots") == [(leases, 0)]
+
+
 def test_row_08_a_trainer_that_dies_between_two_trials(sqlite_farm: Farm) -> None:
     """The system may need an idle trainer's memory: no trial is to blame, the worker goes on."""
     farm = sqlite_farm
@@ -117,7 +137,7 @@ def test_row_08_a_trainer_that_dies_between_two_trials(sqlite_farm: Farm) -> Non
     assert states(farm) == ["COMPLETE"] * 4
 
 
-def test_row_20_a_trial_that_is_new_takes_nothing_from_an_older_study(sqlite_farm: Farm) -> None:
+def test_row_25_a_trial_that_is_new_takes_nothing_from_an_older_study(sqlite_farm: Farm) -> None:
     """The database was deleted, the artifacts were not; the next study has the old one's name."""
     farm = sqlite_farm
     submit(farm, {"trials": 3})

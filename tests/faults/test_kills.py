@@ -10,11 +10,15 @@ import datetime
 import os
 import signal
 import time
+from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
+from hpo.study.database import Database
 from hpo.study.leases import MOST_LOST
+from hpo.study.studies import open_study, stop_study
 from tests.conftest import wait_for
 from tests.faults.conftest import Farm
 from tests.faults.fake import fake_spec, main, submit_fake
@@ -157,6 +161,27 @@ def test_row_15_a_worker_suspended_for_longer_than_its_lease(postgresql_farm: Fa
     farm.check_end(interruptions=1)
 
 
+def test_row_15_its_trainer_dies_when_the_lease_is_lost(postgresql_farm: Farm) -> None:
+    farm = postgresql_farm
+    farm.submit(fake_spec(search={"trials": 2, "sampler": "random"}, model=SLOW))
+    slow = farm.worker("--lease", "1")
+    wait_for(lambda: farm.in_a_trial(slow))
+    slow.send_signal(signal.SIGSTOP)
+    held = farm.holding(slow)
+    assert held is not None
+    [trainer] = psutil.Process(slow.pid).children()
+    trainer.kill()
+    heir = farm.worker("--lease", "60")
+    wait_for(lambda: (farm.holding(heir) or held).token > held.token)
+    slow.send_signal(signal.SIGCONT)
+    _, errors = slow.communicate(timeout=60)
+    assert slow.returncode == 0, errors
+    assert "was taken over" in errors
+    farm.leave()
+    farm.check_end(interruptions=1)
+    assert farm.query("SELECT sum(crashes) FROM hpo_slots") == [(0,)]
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_row_16_told_to_leave(sqlite_farm: Farm, number: signal.Signals) -> None:
@@ -199,6 +224,19 @@ def test_row_16_told_at_ask_in_fit_and_at_tell(sqlite_farm: Farm, number: signal
     farm.worker("--lease", "600")
     farm.leave()
     farm.check_end(interruptions=len(moments))
+
+
+def test_a_worker_of_a_stopped_study_starts_no_trainer(sqlite_farm: Farm) -> None:
+    sqlite_farm.submit(fake_spec(model=SLOW))
+    worker = sqlite_farm.worker()
+    wait_for(lambda: sqlite_farm.in_a_trial(worker))
+    with closing(Database(sqlite_farm.url)) as database:
+        stop_study(database, open_study(database, sqlite_farm.name), "stopped by hand")
+    worker.wait(timeout=60)
+    sqlite_farm.worker()
+    sqlite_farm.leave()
+    # Each that prepares leaves a letter.
+    assert len(sqlite_farm.folder.joinpath("dying").read_text()) == 1
 
 
 def test_row_16_told_twice_it_ends_at_once(sqlite_farm: Farm) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import pytest
 
 from hpo.launch import running
 from hpo.launch.local import WorkersFailedError
-from hpo.launch.running import attend
+from hpo.launch.running import RunEnd, attend
 from hpo.study.database import Database
+from hpo.study.leases import Slots, TrialWrites
 from hpo.study.schema import create_schema
 from hpo.study.snapshot import Snapshot, take_snapshot
+from hpo.study.studies import StudyRecord
 from hpo.worker.signals import Interruption
-from tests.study.rooms import new_study
+from tests.study.rooms import COMPLETE, claimed, new_study, slots_of
 
 
 class Clock(threading.Event):
@@ -34,24 +37,53 @@ class Clock(threading.Event):
 
 
 class Leaving:
-    """Workers that leave after so many calls of `tend`."""
+    """Workers that leave after so many calls of `tend`, with so many trials done."""
 
-    def __init__(self, calls: int) -> None:
+    def __init__(self, slots: Slots, calls: int = 1, trials: int = 0) -> None:
+        self.slots = slots
         self.calls = calls
+        self.trials = trials
 
     def tend(self, _finished: int) -> bool:
         self.calls -= 1
+        if self.calls < 0:
+            for _ in range(self.trials):
+                self.slots.write(claimed(self.slots), TrialWrites(), COMPLETE)
         return self.calls >= 0
 
     def stop(self) -> None:
         """They have left."""
 
 
+class Room:
+    """A study of three trials, and workers for it."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.record: StudyRecord = new_study(database, trials=3)
+        self.slots = slots_of(database, self.record)
+        self.interruption = Interruption()
+        self.interruption.stop = Clock()
+        self.shown: list[Snapshot] = []
+
+    def attend(self, start: Callable[[], Leaving]) -> RunEnd:
+        return attend(self.database, self.record, start, self.interruption, self.shown.append)
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    database = Database(f"sqlite:///{tmp_path / 'hpo.db'}", create=True)
+    create_schema(database)
+    yield Room(database)
+    database.close()
+
+
 @pytest.mark.parametrize(("seconds", "looks"), [(0.001, 100), (0.5, 25), (2.0, 7)])
 def test_looks_take_a_quarter_of_the_time_at_most(
-    seconds: float, looks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seconds: float, looks: int, room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = Clock()
+    clock = room.interruption.stop
+    assert isinstance(clock, Clock)
 
     def look(*arguments: Any) -> Snapshot:
         clock.now += seconds
@@ -59,30 +91,32 @@ def test_looks_take_a_quarter_of_the_time_at_most(
 
     monkeypatch.setattr(running, "time", clock)
     monkeypatch.setattr(running, "take_snapshot", look)
-    shown: list[Snapshot] = []
-    database = Database(f"sqlite:///{tmp_path / 'hpo.db'}", create=True)
-    create_schema(database)
-    record = new_study(database, trials=3)
-    interruption = Interruption()
-    interruption.stop = clock
-    with pytest.raises(WorkersFailedError):
-        attend(database, record, lambda: Leaving(100), interruption, shown.append)
-    database.close()
+    end = room.attend(lambda: Leaving(room.slots, calls=100, trials=3))
     # And one when they have left.
-    assert len(shown) == looks + 1
+    assert len(room.shown) == looks + 1
+    assert not end.interrupted
+    assert end.snapshot == room.shown[-1]
 
 
-def test_workers_that_left_do_not_make_a_study_finished(tmp_path: Path) -> None:
-    """SIGTERM ends a worker with 0, as the end of the study does."""
-    database = Database(f"sqlite:///{tmp_path / 'hpo.db'}", create=True)
-    create_schema(database)
-    record = new_study(database, trials=3)
-    with pytest.raises(
-        WorkersFailedError, match=r"all workers have left, and 0 of 3 trials .*goes on"
-    ):
-        attend(database, record, lambda: Leaving(1), Interruption(), lambda _: None)
-    interruption = Interruption()
-    interruption.stop.set()
-    end = attend(database, record, lambda: Leaving(1), interruption, lambda _: None)
-    assert end.interrupted
-    database.close()
+def test_workers_that_leave_too_early_are_started_again(room: Room) -> None:
+    done = [0, 0, 1, 0, 0, 0, 1, 0, 1]
+    end = room.attend(lambda: Leaving(room.slots, trials=done.pop(0)))
+    assert done == []
+    assert (end.snapshot.state, end.snapshot.finished) == ("finished", 3)
+    assert not end.interrupted
+
+
+def test_workers_that_leave_again_and_again_are_an_error(room: Room) -> None:
+    done = [1, 0, 0, 0, 0, 0]
+    with pytest.raises(WorkersFailedError, match=r"1 of 3 trials are .* goes on from here"):
+        room.attend(lambda: Leaving(room.slots, trials=done.pop(0)))
+    assert done == []
+
+
+def test_interrupted_workers_are_not_started_again(room: Room) -> None:
+    def start() -> Leaving:
+        room.interruption.stop.set()
+        return Leaving(room.slots)
+
+    end = room.attend(start)
+    assert (end.interrupted, end.snapshot.state) == (True, "running")

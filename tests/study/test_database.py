@@ -331,6 +331,48 @@ def test_connection_killed_inside_the_work_is_replaced(server: Server, opened: O
     server.drop(url)
 
 
+def test_a_server_that_takes_no_writes_for_a_while(postgresql: Server, opened: Open) -> None:
+    url = postgresql.new_database(schema=True)
+    database = opened(url)
+    setting = f"DATABASE {sa.make_url(url).database} SET default_transaction_read_only"
+    postgresql.execute(f"ALTER {setting} = on")
+    insert = sa.text("INSERT INTO studies (study_name) VALUES ('one')")
+    with pytest.raises(StorageError, match=r"is out of reach: .* read-only transaction"):
+        database.write(lambda connection: connection.execute(insert), patience=0.2)
+    calls = []
+
+    def work(connection: sa.Connection) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            postgresql.execute(f"ALTER {setting} = off")
+        connection.execute(insert)
+
+    database.write(work)
+    # The third connection was made before.
+    assert len(calls) == 4
+    database.close()
+    postgresql.drop(url)
+
+
+def test_a_transaction_that_waited_too_long_is_repeated(postgresql: Server, opened: Open) -> None:
+    url = postgresql.new_database(schema=True)
+    database = opened(url)
+    calls = []
+
+    def work(connection: sa.Connection) -> None:
+        calls.append(1)
+        own = connection.execute(sa.text("SELECT pg_backend_pid()")).scalar_one()
+        if len(calls) == 1:
+            connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = '10ms'"))
+            wait_for(lambda: own not in postgresql.connections(url))
+        connection.execute(sa.text("INSERT INTO studies (study_name) VALUES ('one')"))
+
+    database.write(work)
+    assert len(calls) == 2
+    database.close()
+    postgresql.drop(url)
+
+
 def test_abandoned_transaction_ends_by_itself(postgresql: Server, opened: Open) -> None:
     database = opened(postgresql.url.render_as_string(hide_password=False))
     query = sa.text("SHOW idle_in_transaction_session_timeout")

@@ -54,6 +54,21 @@ def _work_off(index: int, url: str) -> list[tuple[int, int, int]]:
     return done
 
 
+def test_a_worker_of_a_study_that_was_deleted_is_told_so(database: Database, plain: Plain) -> None:
+    slots = slots_of(database, new_study(database))
+    lease = claimed(slots)
+    optuna.delete_study(study_name="digits", storage=plain(database))
+    for writes, outcome in [
+        (TrialWrites(values={1: 0.5}), None),
+        (some_writes(), None),
+        (some_writes(), COMPLETE),
+    ]:
+        with pytest.raises(StudyNotFoundError, match="was deleted from the database"):
+            slots.write(lease, writes, outcome)
+    with pytest.raises(StudyNotFoundError, match="was deleted from the database"):
+        slots.claim()
+
+
 def test_a_worker_of_a_study_that_was_deleted_writes_nothing_into_the_next_one(
     database: Database,
 ) -> None:

@@ -19,12 +19,13 @@ from hpo.spec.models import (
     SamplerName,
 )
 from hpo.study.database import Database
-from hpo.study.leases import NoSlot, Outcome
+from hpo.study.leases import NoSlot, Outcome, release_worker
 from hpo.study.snapshot import take_snapshot
 from hpo.study.storage import StudyStorage, make_study
 from hpo.study.strategies import check_strategies, make_pruner, make_sampler, trial_seed
 from hpo.study.studies import StudyRecord, create_study
 from hpo.study.suggest import suggest
+from tests.servers import Plain
 from tests.study.rooms import FACTS, claimed, make_spec, new_study, slots_of
 
 GRID: dict[str, list[Any]] = {
@@ -174,21 +175,38 @@ def test_seeds_are_32_bits_and_differ() -> None:
     assert trial_seed(2**40, 3) == trial_seed(2**40, 3)
 
 
-def test_scrambled_sequence_is_one_for_all_slots(sqlite_database: Database) -> None:
-    """The points after the first one are those of a single scrambled Sobol sequence."""
-    spec = _spec(9, {"type": "qmc", "scramble": True})
-    record = create_study(sqlite_database, spec, FACTS)
-    slots, storage = slots_of(sqlite_database, record), StudyStorage(sqlite_database, record)
-    rates = []
-    for _ in range(9):
-        lease = claimed(slots)
-        storage.hold(lease)
-        study = make_study(storage, record, make_sampler(spec, lease.slot), make_pruner(spec))
-        trial = optuna.Trial(study, lease.trial_id)
-        rates.append(trial.suggest_float("rate", 0, 1))
+def _draw(database: Database, record: StudyRecord, worker: str, *, ends: bool) -> float:
+    """A trial's rate; a worker that does not end its trial has written nothing of it."""
+    slots, storage = slots_of(database, record, worker), StudyStorage(database, record)
+    lease = claimed(slots)
+    storage.hold(lease)
+    sampler, pruner = make_sampler(record.spec, lease.slot), make_pruner(record.spec)
+    trial = optuna.Trial(make_study(storage, record, sampler, pruner), lease.trial_id)
+    rate = trial.suggest_float("rate", 0, 1)
+    if ends:
         storage.finish(slots, Outcome("COMPLETE", 0.5))
+    return rate
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_scrambled_sequence_is_one_for_all_slots(together: bool, sqlite_database: Database) -> None:
+    """The points after the first one are those of a single scrambled Sobol sequence."""
+    record = create_study(sqlite_database, _spec(9, {"type": "qmc", "scramble": True}), FACTS)
+    _draw(sqlite_database, record, "first", ends=True)
+    rates = [
+        _draw(sqlite_database, record, f"worker-{slot}", ends=not together) for slot in range(1, 9)
+    ]
     # Each eighth of the range holds exactly one of the first eight points.
-    assert sorted(int(rate * 8) for rate in rates[1:]) == list(range(8))
+    assert sorted(int(rate * 8) for rate in rates) == list(range(8))
+
+
+def test_a_trial_that_is_taken_over_keeps_its_point(sqlite_database: Database) -> None:
+    record = create_study(sqlite_database, _spec(3, {"type": "qmc", "scramble": True}), FACTS)
+    _draw(sqlite_database, record, "first", ends=True)
+    rate = _draw(sqlite_database, record, "killed", ends=False)
+    other = _draw(sqlite_database, record, "other", ends=True)
+    release_worker(sqlite_database, record.study_id, "killed")
+    assert _draw(sqlite_database, record, "heir", ends=True) == rate != other
 
 
 # Spaces that come to an end.
@@ -200,10 +218,16 @@ def test_grid_visits_every_point_once(database: Database) -> None:
     assert sorted(visited) == sorted(itertools.product(*GRID.values()))
 
 
-def test_grid_visits_every_point_once_with_many_workers(sqlite_database: Database) -> None:
-    """All slots are claimed before the first trial ends."""
+@pytest.mark.parametrize("others", [0, 9])
+def test_grid_visits_every_point_once_with_many_workers(
+    others: int, sqlite_database: Database, plain: Plain
+) -> None:
+    """All slots are claimed before the first trial ends; somebody else's trials do not matter."""
     spec = _spec(16, {"type": "grid", "search_space": GRID})
     record = create_study(sqlite_database, spec, FACTS)
+    study = optuna.load_study(study_name=record.name, storage=plain(sqlite_database))
+    for _ in range(others):
+        study.add_trial(optuna.trial.create_trial(value=0.1))
     visited = []
     for worker in range(16):
         lease = claimed(slots_of(sqlite_database, record, f"worker-{worker}"))

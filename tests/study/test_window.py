@@ -235,6 +235,9 @@ def test_result_that_was_told_from_outside_is_read(database: Database, plain: Pl
     storage.hold(lease)
     _read(storage)
     plain(database).set_trial_state_values(lease.trial_id, TrialState.COMPLETE, [0.75])
+    # The trial is still the worker's, whose sampler looks for the next value.
+    (trial,) = _read(storage)
+    assert trial.value == 0.75
     storage.finish(slots, Outcome("COMPLETE", 0.5))
     (trial,) = _read(storage)
     assert trial.value == 0.75

@@ -55,7 +55,7 @@ class _Working:
             record,
             self._slots,
             self._storage,
-            StudyPaths(folder, record.name, folder),
+            StudyPaths(folder, record.name, folder, record.mark),
             cast("Trainer", self._trainer),
         )
 

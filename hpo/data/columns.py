@@ -75,8 +75,14 @@ def column_array(column: pd.Series[Any], spec: Column) -> Array:
 
 
 def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """The table with names that are texts, and numbers that are no Python objects."""
+    """The table with names that are texts, and numbers that are no Python objects.
+
+    Raises DataError when two columns have one name.
+    """
     frame = frame.rename(columns=str)
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice):
+        raise DataError(f"two columns are named {twice[0]!r}; rename one of them")
     found = {
         str(name): pd.to_numeric(column)
         for name, column in frame.items()
@@ -126,7 +132,7 @@ def _read_kind(name: str, column: pd.Series[Any]) -> tuple[ColumnKind, str | Non
     if column.dtype.kind == "b":
         return "boolean", None
     if column.dtype.kind in "iuf":
-        return _read_numbers(name, column)
+        return _read_numbers(name, values) if len(values) == len(column) else ("numeric", None)
     if column.dtype.kind == "M":
         return "date", None
     if column.dtype.kind == "m":
@@ -194,7 +200,7 @@ def _strings(column: pd.Series[Any]) -> Array:
     if column.dtype.kind == "f":
         # Whole numbers become floats in pandas when one of them, or a single other one, is no whole
         # number; what a value is called must not depend on others.
-        whole = (column % 1 == 0) & (column.abs() < _LARGEST_WHOLE)
+        whole = ((column % 1 == 0) & (column.abs() < _LARGEST_WHOLE)).fillna(False).astype(bool)
         texts = texts.mask(whole, column.where(whole).astype("Int64").astype(str))
     texts = texts.where(column.notna(), MISSING).str.replace(r"\s", " ", regex=True)
     return texts.mask(texts == "", MISSING).to_numpy(dtype=np.str_)
@@ -211,7 +217,7 @@ def _days(column: pd.Series[Any]) -> Array:
 
 def _truths(column: pd.Series[Any]) -> pd.Series[Any]:
     if column.dtype.kind in "biuf":
-        return column.astype("float64")
+        return column.astype("Float64")
     return column.astype(str).str.lower().map(_TRUTHS)
 
 

@@ -29,21 +29,42 @@ def joined(arrays: Iterable[Array]) -> Array:
 
 
 def join_rows(parts: Sequence[Features]) -> Features:
-    """The rows of several sources of one structure, one after the other."""
-    first = parts[0]
-    if len(parts) == 1:
+    """The rows of several sources, one after the other.
+
+    Raises DataError when they have other inputs, shapes or kinds of values.
+    """
+    by_name = [part if isinstance(part, dict) else {"x": part} for part in parts]
+    for other in by_name[1:]:
+        if set(other) != set(by_name[0]):
+            raise DataError(
+                f"one source has the inputs {', '.join(sorted(by_name[0]))} and another one "
+                f"{', '.join(sorted(other))}; expected the same in all"
+            )
+    x = {name: join_arrays([part[name] for part in by_name], name) for name in by_name[0]}
+    return x if isinstance(parts[0], dict) else x["x"]
+
+
+def join_arrays(arrays: Sequence[Array], name: str) -> Array:
+    """The rows of one array of several sources, one after the other.
+
+    Raises DataError when they have other shapes or kinds of values.
+    """
+    first = arrays[0]
+    if len(arrays) == 1:
         return first
-    if isinstance(first, dict):
-        return {name: _one_array([part[name] for part in parts]) for name in first}
-    return _one_array(parts)  # type: ignore[arg-type]
-
-
-def _one_array(arrays: Sequence[Array]) -> Array:
-    kinds = {(array.dtype, array.shape[1:]) for array in arrays}
+    for other in arrays:
+        if not other.ndim or other.shape[1:] != first.shape[1:]:
+            raise DataError(
+                f"{name} has the shape {first.shape} in one source and {other.shape} in another "
+                "one; expected rows of one shape in all"
+            )
     # Rows of several types become those of a type for all, which takes all of them at once.
-    if len(kinds) > 1:
+    if len({array.dtype for array in arrays}) == 1:
+        return joined(chunk for array in arrays for _, chunk in chunks(array))
+    try:
         return np.concatenate(arrays)
-    return joined(chunk for array in arrays for _, chunk in chunks(array))
+    except TypeError as error:
+        raise DataError(f"{name} differs from source to source: {error}") from None
 
 
 class JoinedRows:

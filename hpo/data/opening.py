@@ -94,7 +94,8 @@ class OpenedData:
         key = (self.signature.fingerprint, name)
         return Part(
             x=prepared_rows(self.preprocessing, self.raw.x, rows, key),
-            y=taken_targets(self.targets.y, rows, key),
+            # What targets look like is the task's, which the fingerprint does not know.
+            y=taken_targets(self.targets.y, rows, (*key, self.targets.task)),
         )
 
 
@@ -138,7 +139,7 @@ def open_data(data: DataSpec, project: Path) -> OpenedData:
     if raw.form["type"] != "table":
         raw = _checked_arrays(raw, data.preprocess)
     elif isinstance(raw.x, dict):
-        check_table(raw.x, gaps=data.preprocess.missing not in ("refuse", "drop"))
+        check_table(raw.x, gaps=_fills(raw, data.preprocess))
     targets = read_targets(raw.y, data.task, raw.class_names)
     split = split_rows(
         len(raw.y), data.split, targets.labels, targets.class_names or (), raw.columns, raw.parts
@@ -206,9 +207,13 @@ def _signature(
     form = dict(raw.form)
     if isinstance(raw.x, dict) and form["type"] == "arrays":
         form["inputs"] = sorted(raw.x)
-    if form["type"] != "table" and data.preprocess.missing in FILLING:
+    fills = _fills(raw, data.preprocess)
+    if form["type"] != "table" and fills:
         form["gaps"] = True
-    settings = [data.preprocess.model_dump(mode="json"), form]
+    settings = [data.preprocess.model_dump(mode="json"), dict(form)]
+    if form["type"] == "table":
+        # Follows from the settings; in the fingerprint it would make older studies' data another.
+        form["gaps"] = fills
     counts = _class_counts(targets, split.train)
     group = None if data.split.group is None else raw.columns[data.split.group]
     return DataSignature(
@@ -231,6 +236,12 @@ def _signature(
             *_unseen_classes(targets, counts),
         ),
     )
+
+
+def _fills(raw: RawData, preprocess: Preprocess) -> bool:
+    """Whether the preparation fills in numbers that are missing."""
+    by_default = preprocess.missing == "auto" and raw.form["type"] == "table"
+    return by_default or preprocess.missing in FILLING
 
 
 def _of_targets(

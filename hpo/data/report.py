@@ -25,8 +25,9 @@ class ColumnReport:
         kind: What a column holds, or an array's dtype.
         missing: Values that are missing.
         different: Different values; None where they were not counted.
-        low: The smallest number, the first date, or the most frequent text.
-        high: The largest number or the last date; None for texts.
+        low: The smallest number, the first date, or the most frequent text; None where no value is
+            there.
+        high: The largest number or the last date; None for texts, and where no value is there.
     """
 
     name: str
@@ -99,6 +100,8 @@ def _report(
         missing = int((train == MISSING).sum())
         return ColumnReport(name, kind, shape, missing, len(values) - bool(missing), most, None)
     missing = int(np.isnan(train).sum()) if train.dtype.kind == "f" else 0
+    if missing == train.size:
+        return ColumnReport(name, kind, shape, missing, 0, None, None)
     missing -= round(padding * train.size)
     different = len(np.unique(train[~np.isnan(train)])) if train.ndim == 1 else None
     low, high = float(np.nanmin(train)), float(np.nanmax(train))

@@ -157,8 +157,6 @@ def _read_frame(file: Path, columns: tuple[str, ...], texts: Sequence[str] = ())
         raise DataError(
             f"{file} has no column {missing[0]!r}; the model takes: {', '.join(columns)}"
         )
-    if not len(frame):
-        raise DataError(f"{file}: expected at least one row")
     return frame
 
 

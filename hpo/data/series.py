@@ -69,8 +69,6 @@ def order_series(frame: pd.DataFrame, id_column: str, time_column: str) -> LongT
 
     Raises DataError when an id or a time is missing, a time is none or stands twice in a series.
     """
-    if not len(frame):
-        raise DataError("the table of series has no rows")
     for name in (id_column, time_column):
         missing = frame[name].isna()
         if missing.any():

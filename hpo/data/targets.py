@@ -106,7 +106,9 @@ def _read_columns(y: NDArray[Any], task: Task, names: tuple[str, ...] | None) ->
         )
     names = names or tuple(f"label_{index}" for index in range(y.shape[1]))
     if task != "multilabel" and bool((y.sum(axis=1) == 1).all()):
-        return Targets("multiclass", y.argmax(axis=1).astype(np.int64), names)
+        _check_classes(np.asarray(names), task)
+        one_of_two: ResolvedTask = "binary" if task == "binary" else "multiclass"
+        return Targets(one_of_two, y.argmax(axis=1).astype(np.int64), names)
     if task not in ("auto", "multilabel"):
         raise DataError(
             f"`data.task` is {task}, but a row of y may have several of its {y.shape[1]} labels; "

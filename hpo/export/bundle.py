@@ -28,9 +28,9 @@ import numpy as np
 
 from hpo import __version__
 from hpo.artifacts import shown
-from hpo.data import DataSignature, Preparation, open_raw_part
+from hpo.data import DataSignature, Part, Preparation, open_raw_part
+from hpo.data.features import Features
 from hpo.data.layers import raw_batches, raw_inputs
-from hpo.data.opening import PartName
 from hpo.errors import HpoError
 from hpo.export.values import Bundle, ExportTask
 from hpo.spec import StudySpec, write_study_file
@@ -55,15 +55,16 @@ def write_bundle(task: ExportTask) -> Bundle:
     built = _build(bench, task)
     model = with_preprocessing(built.model, _preprocessing(bench))
     checkpoint = _restore(built.model, task)
-    validation = _evaluate(bench, built, task, "validation")
+    validation = _evaluate(bench, built, bench.data.validation)
     _check_value(task, validation)
-    test = _evaluate(bench, built, task, "test")
+    raw = open_raw_part(task.spec.data, task.project, "test")
+    test = _evaluate(bench, built, Part(_preprocessing(bench).apply(raw.x), raw.y))
     metrics = _metrics(task, built, bench.data.signature, checkpoint.epoch, validation, test)
     folder = task.folder.resolve()
     with _written_beside(folder) as temporary:
         _save(model, temporary / "model.keras", task)
         _write_config(task, built, temporary / "config.yaml")
-        metrics["custom_objects"] = _check_reloads(model, temporary / "model.keras", task)
+        metrics["custom_objects"] = _check_reloads(model, temporary / "model.keras", task, raw.x)
         (temporary / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     return Bundle(task.folder, validation, test)
 
@@ -144,14 +145,10 @@ def _restore(model: keras.Model, task: ExportTask) -> Checkpoint:
     return checkpoint
 
 
-def _evaluate(
-    bench: Bench, built: TrialModel, task: ExportTask, part: PartName
-) -> dict[str, float]:
+def _evaluate(bench: Bench, built: TrialModel, part: Part) -> dict[str, float]:
     """The metrics of a part, found as the search finds them."""
-    raw = open_raw_part(task.spec.data, task.project, part)
-    y = targets_for(built.model, raw.y, bench.data.signature)
-    x = _preprocessing(bench).apply(raw.x)
-    return evaluate(built.model, (x, y), built.settings.batch_size)
+    y = targets_for(built.model, part.y, bench.data.signature)
+    return evaluate(built.model, (part.x, y), built.settings.batch_size)
 
 
 def _save(model: keras.Model, path: Path, task: ExportTask) -> None:
@@ -163,13 +160,13 @@ def _save(model: keras.Model, path: Path, task: ExportTask) -> None:
         ) from error
 
 
-def _check_reloads(model: keras.Model, saved: Path, task: ExportTask) -> list[str]:
+def _check_reloads(model: keras.Model, saved: Path, task: ExportTask, rows: Features) -> list[str]:
     """Loads the saved model and compares; the objects that Keras alone could not load."""
     custom = _custom_objects(saved)
     if custom:
         return custom
     again = keras.models.load_model(saved, safe_mode=True)
-    x = raw_batches(open_raw_part(task.spec.data, task.project, "test").x)
+    x = raw_batches(rows)
     one, other = (each.predict(x, verbose=0) for each in (model, again))
     if not np.allclose(one, other, rtol=1e-4, atol=1e-5):
         raise HpoError(

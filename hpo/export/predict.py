@@ -12,9 +12,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.data.checks import named_arrays
+from hpo.data.checks import check_table, named_arrays
 from hpo.data.features import Features
-from hpo.data.layers import raw_batches
+from hpo.data.layers import plain_name, raw_batches
 from hpo.data.padding import check_sequences
 from hpo.data.preprocessing import fits
 from hpo.data.rows import read_rows, read_series, row_names
@@ -45,6 +45,8 @@ def predict_file(bundle: Path, file: Path, array: str) -> list[dict[str, Any]]:
         x = read_rows(file, form, array)
     if form["type"] in ("arrays", "images"):
         _check_arrays(x, model, form, file)
+    else:
+        _check_table(x, form, file)
     outputs = np.asarray(model.predict(raw_batches(x), verbose=0))
     if facts["outputs"] == "logits":
         to_shares = keras.ops.softmax if facts["task"] == "multiclass" else keras.ops.sigmoid
@@ -102,6 +104,15 @@ def _check_arrays(x: Features, model: keras.Model, form: Mapping[str, Any], file
             raise DataError(f"{file}: {error}") from None
 
 
+def _check_table(x: Features, form: Mapping[str, Any], file: Path) -> None:
+    """For columns and series, of which reading has checked the rest."""
+    try:
+        # Bundles of before do not say whether gaps are filled in.
+        check_table(x if isinstance(x, dict) else {"values": x}, gaps=form.get("gaps", True))
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
+
+
 def _is_finite(array: NDArray[Any], *, gaps: bool) -> bool:
     numbers = array.astype(np.float32)
     return bool((np.isfinite(numbers) | (np.isnan(numbers) & gaps)).all())
@@ -110,7 +121,7 @@ def _is_finite(array: NDArray[Any], *, gaps: bool) -> bool:
 def _check_shape(x: Features, model: keras.Model, file: Path) -> None:
     shapes = keras.tree.map_structure(lambda each: tuple(each.shape[1:]), model.input)
     for name, array in named_arrays(x):
-        shape = shapes[name] if isinstance(shapes, dict) else shapes
+        shape = shapes[plain_name(name)] if isinstance(shapes, dict) else shapes
         if not array.size:
             raise DataError(f"{file}: expected at least one row")
         if not fits(array.shape[1:], shape):

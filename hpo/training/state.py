@@ -7,7 +7,8 @@ and exported with, while training goes on from the weights themselves.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import keras
@@ -18,9 +19,19 @@ from hpo.training.compiling import own_optimizer
 
 
 def optimizers(model: keras.Model) -> list[keras.Optimizer]:
-    """The one that the model was compiled with, and those that it holds by names of its own."""
-    own = [value for value in vars(model).values() if isinstance(value, keras.Optimizer)]
+    """The one that the model was compiled with, and those that it holds by names of its own.
+
+    Alone, or in a list, tuple or mapping.
+    """
+    values = chain.from_iterable(_each(value) for value in vars(model).values())
+    own = [value for value in values if isinstance(value, keras.Optimizer)]
     return list({id(each): each for each in (model.optimizer, *own)}.values())
+
+
+def _each(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 def state_variables(model: keras.Model) -> list[Any]:

@@ -214,6 +214,21 @@ def test_large_targets(open_both: Open, files: Path) -> None:
     assert data.signature.task == "regression"
 
 
+def test_large_targets_of_another_task(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same rows, so the same fingerprint, but other targets in the cache."""
+    monkeypatch.setattr("hpo.data.prepared.LARGE", 1000)
+    source = {"type": "npy", "x": "pictures.npy", "y": "y.npy"}
+    specs = [
+        DataSpec.model_validate({"source": source, "task": task, "split": {"stratify": False}})
+        for task in ("regression", "multiclass")
+    ]
+    values, labels = (open_search_data(spec, files) for spec in specs)
+    assert values.signature.fingerprint == labels.signature.fingerprint
+    assert is_mapped(values.train.y)
+    assert is_mapped(labels.train.y)
+    assert (values.train.y.dtype, labels.train.y.dtype) == (np.float32, np.int64)
+
+
 def test_rows_with_gaps_may_be_dropped(open_both: Open, x: np.ndarray, tmp_path: Path) -> None:
     gappy = x.copy()
     gappy[::10, 0] = np.nan

@@ -17,6 +17,10 @@ from hpo.spec.models import DataSpec
 
 _NUMBER = itertools.count()
 ARRAYS = "import numpy as np\nx, y = np.arange(40.0).reshape(20, 2), np.arange(20) % 2\n"
+PARTS_WITH_A_NAME_TWICE = """
+twice = frame.set_axis(['a', 'a', 'y'], axis=1)
+def load(): return {'train': twice, 'validation': twice, 'test': twice}
+"""
 FRAME = """
 import pandas as pd
 frame = pd.DataFrame({'a': [1.5, 2.5] * 10, 'g': list('abcde') * 4, 'y': [0, 1] * 10})
@@ -121,11 +125,68 @@ def test_a_pydataset(tmp_path: Path) -> None:
         ("def load(): return [1, 2, 3]", r"yields int; expected"),
         ("def load(): return 1 / 0", r"raised ZeroDivisionError.*my_data_\d+\.py, line 1"),
         ("import nowhere", "importing my_data_.* failed with ModuleNotFoundError"),
+        ("def load(): return [[1, 2], [3]], [0, 1]", "^x, which .* can't be made an array.*mask"),
+        ("def load(): return {'a': [[1], [2, 3]]}, [0, 1]", "^a, which .* can't be made"),
+        ("def load(): return [[1], [2]], [[0], [1, 2]]", "^y, which .* can't be made"),
     ],
 )
 def test_functions_that_do_not_work(tmp_path: Path, code: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         load(tmp_path, code)
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        ("(x[:, :1], y)", r"x has the shape \(20, 2\) in one source and \(20, 1\) in another"),
+        ("(x, np.eye(2)[y])", r"y has the shape \(20,\) in one source and \(20, 2\) in another"),
+        ("(x, 3)", r"y has the shape \(20,\) in one source and \(\) in another"),
+        ("(x.astype('M8[s]'), y)", "x differs from source to source"),
+        ("({'a': x}, y)", "one source has the inputs x and another one a"),
+    ],
+)
+def test_parts_that_do_not_fit_together(tmp_path: Path, test: str, message: str) -> None:
+    parts = f"{{'train': (x, y), 'validation': (x, y), 'test': {test}}}"
+    with pytest.raises(DataError, match=message):
+        load(tmp_path, ARRAYS + f"def load(): return {parts}")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def load(): return frame.set_axis(['a', 'a', 'y'], axis=1)",
+        "def load(): return frame.set_axis([1, '1', 'y'], axis=1)",
+        PARTS_WITH_A_NAME_TWICE,
+    ],
+)
+def test_a_frame_with_a_name_twice(tmp_path: Path, code: str) -> None:
+    with pytest.raises(DataError, match=r"two columns are named '[a1]'; rename one of them"):
+        load(tmp_path, FRAME + code, {"target": "y"})
+
+
+def test_columns_that_may_have_gaps(tmp_path: Path) -> None:
+    code = """
+    frame = pd.DataFrame({
+        'whole': pd.array([1, None, 3, 4] * 5, 'Int64'),
+        'real': pd.array([0.5, None, 3, 4] * 5, 'Float64'),
+        'truth': pd.array([True, None, False, True] * 5, 'boolean'),
+        'code': pd.array([1, None, 3, 4] * 5, 'Float64'),
+        'hour': pd.array([*range(19), None], 'Int64'),
+        'y': pd.array([0, 1] * 10, 'Int64'),
+    })
+    def load(): return frame
+    """
+    source = {"target": "y", "columns": {"code": "categorical"}}
+    raw = load(tmp_path, "import pandas as pd" + dedent(code), source, split={"time": "hour"})
+    assert isinstance(raw.x, dict)
+    gap = {name: array[1].item() for name, array in raw.x.items()}
+    assert gap.pop("code") == "[missing]"
+    assert np.isnan(list(gap.values())).all()
+    assert raw.x["whole"][[0, 2]].tolist() == [1, 3]
+    assert raw.x["truth"][[0, 2]].tolist() == [1, 0]
+    assert raw.x["code"][[0, 2]].tolist() == ["1", "3"]
+    assert (raw.y.dtype, raw.y[:2].tolist()) == (np.int64, [0, 1])
+    assert np.isnan(raw.columns["hour"]).nonzero()[0].tolist() == [19]
 
 
 def test_no_module(tmp_path: Path) -> None:

@@ -40,6 +40,24 @@ def test_a_table(tmp_path: Path) -> None:
             assert min(picture.size) > 100
 
 
+@pytest.mark.keras
+def test_columns_that_are_empty_in_train(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "number": [None, None, 1.5, 2.5] * 10,
+            "day": [None, None, "2026-03-01", "2026-02-01"] * 10,
+            "part": ["train", "train", "validation", "test"] * 10,
+            "y": np.arange(40.0),
+        }
+    )
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    source = {"type": "table", "path": "table.csv", "target": "y"}
+    data = DataSpec.model_validate({"source": source, "split": {"column": "part"}})
+    report = report_data(data, tmp_path, None)
+    found = [(each.kind, each.missing, each.low, each.high) for each in report.columns]
+    assert found == [("date", 20, None, None), ("numeric", 20, None, None)]
+
+
 def test_pictures_and_numbers(tmp_path: Path) -> None:
     data = DataSpec.model_validate(
         {

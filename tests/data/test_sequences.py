@@ -194,7 +194,7 @@ def test_a_parquet_file_that_is_cut_off(load: Load, tmp_path: Path) -> None:
 
 
 def test_a_table_without_rows(load: Load) -> None:
-    with pytest.raises(DataError, match="the table of series has no rows"):
+    with pytest.raises(DataError, match="expected at least one row"):
         load(long_table()[:0])
 
 

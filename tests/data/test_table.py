@@ -176,6 +176,9 @@ def test_split_columns_are_no_features(people: pd.DataFrame, load: Load) -> None
     raw = load(people, split={"time": "joined"})
     assert "joined" not in kinds(raw)
     assert raw.columns["joined"].dtype.kind == "M"
+    people["joined"] = people["joined"].where(people.index != 5)
+    raw = load(people, split={"time": "joined"})
+    assert np.isnat(raw.columns["joined"]).nonzero()[0].tolist() == [5]
     both = load(people, split={"group": "job"}, source={"features": ["age", "job"]})
     assert "job" in kinds(both)
 
@@ -257,6 +260,7 @@ def test_a_gap_in_the_target(people: pd.DataFrame, load: Load) -> None:
     ("name", "content", "message"),
     [
         ("table.csv", b"", "can't be read as a table: No columns"),
+        ("table.csv", b"a,y\n", r"table\.csv: expected at least one row"),
         ("table.csv", b"a,b\n1,2\n1,2,3,4\n", "can't be read as a table: .*line 3"),
         ("table.csv", b"a,b\n\xff\xfe,2\n", "can't be read as a table: .*codec"),
         ("table.parquet", b"PAR1 no", "can't be read as a table"),

@@ -66,6 +66,7 @@ def test_asked_for_tasks() -> None:
         ([4, 4], "auto", "only one class, '4'"),
         ([4.0, 4.0], "binary", "only one class, '4'"),
         ([[0, 3], [1, 0]], "auto", r"shape \(2, 2\).*columns of 0 and 1.*task: regression"),
+        (np.eye(3), "binary", "is binary, but y has 3 classes"),
         ([[0, 1], [1, 1]], "multiclass", "multiclass, but a row of y may have several"),
         ([[0, 1], [1, 1], [1, 1]], "auto", "the label 'label_1' is the same in every row"),
         ([0, 1], "multilabel", r"multilabel, but y has shape \(2,\)"),
@@ -104,3 +105,5 @@ def test_one_hot_columns_are_classes() -> None:
     targets = read_targets(np.eye(3, dtype=bool)[[2, 0, 1, 2]])
     assert targets.task == "multiclass"
     assert targets.y.tolist() == [2, 0, 1, 2]
+    two_way = read_targets(np.eye(2)[[1, 0, 1]], "binary", ("no", "yes"))
+    assert (two_way.task, two_way.num_outputs, two_way.y.tolist()) == ("binary", 1, [1, 0, 1])

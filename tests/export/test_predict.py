@@ -6,14 +6,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from hpo.errors import DataError, UsageError
+from hpo.spec import StudySpec
+from tests.training.trials import make_spec
 
 if TYPE_CHECKING:
     from tests.export.conftest import Exported
 
 pytestmark = pytest.mark.keras
+
+BUILDERS = """
+import keras
+
+
+def flat(hp, input_shape):
+    x = inputs = keras.Input(input_shape)
+    x = keras.layers.Dense(hp.Int("units", 2, 8), "relu")(x)
+    return keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(x))
+
+
+def joined(hp, input_shape):
+    inputs = {name: keras.Input(shape) for name, shape in input_shape.items()}
+    x = keras.layers.Concatenate()(list(inputs.values()))
+    x = keras.layers.Dense(hp.Int("units", 2, 8), "relu")(x)
+    return keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(x))
+"""
 
 
 def predict(exported: Exported, file: Path, array: str = "x") -> list[dict[str, Any]]:
@@ -77,6 +97,62 @@ def test_files_that_do_not_fit(
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         predict(exported, tmp_path / name)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "predict_builders.py").write_text(BUILDERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("missing", ["auto", "refuse"])
+def test_rows_of_a_table_with_gaps(project: Path, missing: str) -> None:
+    """They are filled in, or refused, as the preparation of the data says."""
+    from hpo.export.predict import predict_file
+    from tests.export.test_sequences import export
+
+    frame = pd.DataFrame({"a": np.arange(40) % 7, "b/c": np.arange(40) % 5 / 2})
+    frame.assign(y=["no", "yes"] * 20).to_csv(project / "table.csv", index=False)
+    data = {
+        "source": {"type": "table", "path": "table.csv", "target": "y"},
+        "preprocess": {"missing": missing},
+    }
+    export(small(data, "flat"), project)
+    fresh = project / "fresh.csv"
+    frame.to_csv(fresh, index=False)
+    assert len(predict_file(project / "bundle", fresh, "x")) == 40
+    frame.drop(index=3).reindex(range(40)).to_csv(fresh, index=False)
+    if missing == "auto":
+        rows = predict_file(project / "bundle", fresh, "x")
+        assert all(np.isfinite(row["probability"]) for row in rows)
+    else:
+        with pytest.raises(DataError, match=r"fresh\.csv: column 'a' is missing in row 3"):
+            predict_file(project / "bundle", fresh, "x")
+    frame.replace({"a": {3: np.inf}}).to_csv(fresh, index=False)
+    with pytest.raises(DataError, match=r"fresh\.csv: column 'a' has 6 of 40 .* infinite"):
+        predict_file(project / "bundle", fresh, "x")
+
+
+def test_inputs_with_a_slash_in_their_names(project: Path) -> None:
+    from hpo.export.predict import predict_file
+    from tests.export.test_sequences import export
+
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    arrays: dict[str, Any] = {"left/x": x, "right/x": x[:, :2], "y": x[:, 0] > 0}
+    np.savez(project / "data.npz", **arrays)
+    data = {"source": {"type": "npz", "path": "data.npz", "x": ["left/x", "right/x"]}}
+    export(small(data, "joined"), project)
+    assert len(predict_file(project / "bundle", project / "data.npz", "x")) == 40
+
+
+def small(data: dict[str, Any], builder: str) -> StudySpec:
+    return make_spec(
+        data=data,
+        model={"builder": f"predict_builders:{builder}"},
+        training={"epochs": 1},
+        space={"units": 4},
+    )
 
 
 def test_no_file_and_no_bundle(exported: Exported, rows: Path, tmp_path: Path) -> None:

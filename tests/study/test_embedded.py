@@ -97,6 +97,11 @@ def server_of(folder: Path) -> int | None:
     return found[0] if found else None
 
 
+def is_being_made(folder: Path) -> bool:
+    commands = [process.info["cmdline"] or () for process in psutil.process_iter(["cmdline"])]
+    return any(str(folder / "data.new-") in " ".join(command) for command in commands)
+
+
 def test_the_folder_is_in_the_storage_or_in_the_project(tmp_path: Path) -> None:
     assert parse_url(f"embedded:{tmp_path}/a").database == str(tmp_path / "a")
     assert parse_url("embedded").database == str(Path.cwd() / "hpo-postgresql")
@@ -313,11 +318,16 @@ def test_a_database_that_was_never_made_to_its_end_is_made_anew(
 ) -> None:
     user = new_user()
     user.begin()
-    wait_for(lambda: (embedded_folder / "data.new" / "PG_VERSION").exists())
+    wait_for(lambda: any(embedded_folder.glob("data.new-*/PG_VERSION")))
     user.kill()
     other = new_user()
     assert other.ask() == "here"
     other.leave()
+    # What the killed one had begun goes on for a while; when it has ended, nothing is left of it.
+    wait_for(lambda: not is_being_made(embedded_folder))
+    last = new_user()
+    assert last.ask() == "here"
+    last.leave()
     assert sorted(path.name for path in embedded_folder.iterdir()) == ["data", "lock"]
 
 

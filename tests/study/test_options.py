@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any
 
 import pytest
@@ -64,11 +65,22 @@ def test_optunas_defaults_are_accepted(name: str) -> None:
         ("nsgaii", "population_size", 1, "expected a whole number from 2"),
         ("nsgaii", "mutation_prob", 1.5, "expected a number from 0 to 1, received 1.5"),
         ("cmaes", "sigma0", 0, "expected a number from 1e-12, received 0"),
-        ("grid", "search_space", [1, 2], "expected a list of values for each parameter"),
-        ("grid", "search_space", {}, "expected a list of values for each parameter"),
-        ("grid", "search_space", {"x": "abc"}, "expected a list of values for each parameter"),
-        ("grid", "search_space", {"x": []}, "expected a list of values for each parameter"),
-        ("grid", "search_space", {"x": [[1]]}, "expected a list of values for each parameter"),
+        ("grid", "search_space", [1, 2], "expected a list of finite values for each parameter"),
+        ("grid", "search_space", {}, "expected a list of finite values for each parameter"),
+        (
+            "grid",
+            "search_space",
+            {"x": "abc"},
+            "expected a list of finite values for each parameter",
+        ),
+        ("grid", "search_space", {"x": []}, "expected a list of finite values for each parameter"),
+        (
+            "grid",
+            "search_space",
+            {"x": [[1]]},
+            "expected a list of finite values for each parameter",
+        ),
+        ("grid", "search_space", {"x": [1.0, math.inf]}, "expected a list of finite values"),
         ("percentile", "percentile", 101, "expected a number from 0 to 100, received 101"),
         ("percentile", "percentile", "25", "expected a number from 0 to 100, received '25'"),
         ("median", "interval_steps", 0, "expected a whole number from 1, received 0"),

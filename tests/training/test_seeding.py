@@ -69,8 +69,12 @@ def test_a_session_begins_with_the_user_s_settings_and_leaves_other_threads_thei
             begin_session(1, given)
             policies.append(keras.config.dtype_policy().name)
             assert keras.config.is_interactive_logging_enabled() is False
+            assert keras.config.image_data_format() == "channels_last"
+            assert keras.config.floatx() == "float32"
             # As a builder may, for itself.
             keras.config.set_dtype_policy("float64")
+            keras.config.set_image_data_format("channels_first")
+            keras.config.set_floatx("float64")
         end_session()
         policies.append(keras.config.dtype_policy().name)
 

@@ -53,14 +53,14 @@ class TwoOptimizers(keras.Model):
 
     def compile(self, body_optimizer, head_optimizer):
         super().compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-        self.body_optimizer, self.head_optimizer = body_optimizer, head_optimizer
+        self.body_optimizer, self.others = body_optimizer, {"head": head_optimizer}
 
     def train_step(self, data):
         x, y = data
         with tf.GradientTape(persistent=True) as tape:
             predicted = self(x, training=True)
             loss = self.compute_loss(x, y, predicted)
-        pairs = (self.body_optimizer, self.body), (self.head_optimizer, self.head)
+        pairs = (self.body_optimizer, self.body), (self.others["head"], self.head)
         for optimizer, part in pairs:
             weights = part.trainable_variables
             optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))

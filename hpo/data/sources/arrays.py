@@ -16,7 +16,7 @@ from numpy.lib.npyio import NpzFile
 
 from hpo.data.chunks import LARGE
 from hpo.data.features import Array, Features, count_rows
-from hpo.data.joined import join_rows
+from hpo.data.joined import join_arrays, join_rows
 from hpo.data.raw import RawData, SourceFiles
 from hpo.errors import DataError
 from hpo.spec.models import NpySource, NpzSource
@@ -48,9 +48,9 @@ def load_npz(source: NpzSource, files: SourceFiles, project: Path) -> RawData:
     found = [_load_npz(source, files.columns, project / path) for _, path in files.files]
     return RawData(
         x=join_rows([x for x, _, _ in found]),
-        y=np.concatenate([y for _, y, _ in found]),
+        y=join_arrays([y for _, y, _ in found], source.y),
         columns={
-            name: np.concatenate([each[name] for *_, each in found]) for name in files.columns
+            name: join_arrays([each[name] for *_, each in found], name) for name in files.columns
         },
         parts=files.parts([count_rows(x) for x, _, _ in found]),
     )

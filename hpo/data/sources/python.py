@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hpo.data.features import Features, count_rows
-from hpo.data.joined import JoinedBatches, join_rows
+from hpo.data.features import Array, Features, count_rows
+from hpo.data.joined import JoinedBatches, join_arrays, join_rows
 from hpo.data.raw import RawData, SourceFiles
 from hpo.errors import DataError
 from hpo.spec.models import Preprocess, PythonSource
@@ -62,7 +62,7 @@ def _read(
         return from_frame(plain_frame(value), _with_target(source), columns, preprocess, None)
     if isinstance(value, Mapping) and {"x", "y"} <= set(value):
         extra = {name: _column(value, name, source) for name in columns}
-        return RawData(_features(value["x"]), np.asarray(value["y"]), columns=extra)
+        return RawData(*_pair(value, source), columns=extra)
     if columns:
         raise DataError(
             f"`split` asks for the column {columns[0]!r}; then {source.load} must return a "
@@ -81,7 +81,8 @@ def _join(
         from hpo.data.columns import plain_frame
         from hpo.data.sources.table import from_frame
 
-        frame = plain_frame(pd.concat(values, ignore_index=True))
+        frames = [plain_frame(value) for value in values]
+        frame = plain_frame(pd.concat(frames, ignore_index=True))
         parts = np.repeat(_PARTS, [len(each) for each in values])
         return from_frame(frame, _with_target(source), columns, preprocess, parts)
     if columns:
@@ -89,16 +90,16 @@ def _join(
     pairs = [_pair(value, source) for value in values]
     return RawData(
         x=join_rows([x for x, _ in pairs]),
-        y=np.concatenate([y for _, y in pairs]),
+        y=join_arrays([y for _, y in pairs], "y"),
         parts=np.repeat(_PARTS, [count_rows(x) for x, _ in pairs]),
     )
 
 
 def _pair(value: Any, source: PythonSource) -> tuple[Features, Any]:
     if isinstance(value, tuple | list) and len(value) == 2:
-        return _features(value[0]), np.asarray(value[1])
+        return _features(value[0], source), _array(value[1], "y", source)
     if isinstance(value, Mapping) and {"x", "y"} <= set(value):
-        return _features(value["x"]), np.asarray(value["y"])
+        return _features(value["x"], source), _array(value["y"], "y", source)
     if hasattr(value, "__iter__") or hasattr(value, "__getitem__"):
         return _from_batches(_batches(value), source)
     raise DataError(f"{source.load} returns {type(value).__name__}; expected {_EXPECTED}")
@@ -119,16 +120,26 @@ def _from_batches(batches: Iterable[Any], source: PythonSource) -> tuple[Feature
     for batch in batches:
         if not (isinstance(batch, tuple | list) and len(batch) == 2):
             raise DataError(f"{source.load} yields {type(batch).__name__}; expected {_EXPECTED}")
-        joined.add(_features(batch[0]), np.asarray(batch[1]))
+        joined.add(_features(batch[0], source), _array(batch[1], "y", source))
     if not joined:
         raise DataError(f"{source.load} yields no batch; expected {_EXPECTED}")
     return joined.join()
 
 
-def _features(value: Any) -> Features:
+def _features(value: Any, source: PythonSource) -> Features:
     if isinstance(value, Mapping):
-        return {str(name): np.asarray(array) for name, array in value.items()}
-    return np.asarray(value)
+        return {str(name): _array(array, str(name), source) for name, array in value.items()}
+    return _array(value, "x", source)
+
+
+def _array(value: Any, name: str, source: PythonSource) -> Array:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise DataError(
+            f"{name}, which {source.load} returns, can't be made an array: {error}. Rows must have "
+            "one length; pad shorter ones with NaN and set `preprocess.mask`."
+        ) from None
 
 
 def _column(value: Mapping[str, Any], name: str, source: PythonSource) -> Any:
@@ -137,7 +148,7 @@ def _column(value: Mapping[str, Any], name: str, source: PythonSource) -> Any:
             f"`split` asks for the column {name!r}, which {source.load} does not return; it "
             f"returns: {', '.join(map(str, value))}"
         )
-    return np.asarray(value[name])
+    return _array(value[name], name, source)
 
 
 def _with_target(source: PythonSource) -> PythonSource:

@@ -86,6 +86,8 @@ def read_frame(path: Path, texts: Iterable[str] = ()) -> pd.DataFrame:
         raise DataError(f"{path} can't be read as a table: {reason}") from error
     if not len(frame.columns):
         raise DataError(f"{path} has no columns; expected a table with names in its first line")
+    if not len(frame):
+        raise DataError(f"{path}: expected at least one row")
     if frame.columns.duplicated().any():
         raise DataError(_twice(path, frame.columns[frame.columns.duplicated()][0]))
     return plain_frame(frame)
@@ -223,17 +225,19 @@ def _plain(column: pd.Series[Any]) -> Array:
         column = column.dt.tz_convert("UTC").dt.tz_localize(None)
     if column.dtype.kind not in "biufM":
         return column.astype(str).to_numpy(dtype=np.str_)
-    array: Array = column.to_numpy()
-    # pandas has integers that may be missing; without missing ones they are NumPy's.
-    return array.astype(column.dtype.kind + "8") if array.dtype.kind == "O" else array
+    # pandas has numbers that may be missing; where none is they are NumPy's.
+    if column.hasnans and column.dtype.kind != "M":
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    return column.to_numpy(dtype=getattr(column.dtype, "numpy_dtype", None))
 
 
 def _dates(column: pd.Series[Any]) -> pd.Series[Any]:
-    """Dates where the values are texts that say dates; else the column as it is."""
+    """Dates where the values that are there are texts that say dates; else the column as it is."""
     if column.dtype.kind in "biufM":
         return column
     dates = pd.to_datetime(column, format="ISO8601", errors="coerce", utc=True)
-    return dates if bool(dates.notna().all()) else column
+    present = column.notna()
+    return dates if bool(present.any() and (dates.notna() == present).all()) else column
 
 
 def _check_same_columns(first: pd.DataFrame, other: pd.DataFrame, name: str, path: str) -> None:

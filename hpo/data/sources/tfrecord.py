@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from hpo.data.features import Array, Features, count_rows
-from hpo.data.joined import JoinedRows, join_rows
+from hpo.data.joined import JoinedRows, join_arrays, join_rows
 from hpo.data.raw import RawData, SourceFiles
 from hpo.errors import DataError
 from hpo.spec.models import TfRecordSource
@@ -38,8 +38,10 @@ def load_tfrecord(source: TfRecordSource, files: SourceFiles, project: Path) -> 
     xs = [_features(batch, source) for batch in found]
     return RawData(
         x=join_rows(xs),
-        y=np.concatenate([batch[source.y] for batch in found]),
-        columns={name: np.concatenate([batch[name] for batch in found]) for name in files.columns},
+        y=join_arrays([batch[source.y] for batch in found], source.y),
+        columns={
+            name: join_arrays([batch[name] for batch in found], name) for name in files.columns
+        },
         parts=files.parts([count_rows(x) for x in xs]),
     )
 

@@ -6,9 +6,10 @@ not slow each other down would end after
 
     seconds of a bare epoch * epochs * trials / trainers
 
-which is 1.00 in the table. A machine that is faster or slower from minute to minute spoils that, so
-the table also has what the trials themselves say of their epochs, training and validation. It goes
-to stderr, one line of JSON for each repeat to stdout:
+which is 1.00 in the table. Such a process also trains the same network with `model.fit`: what a
+person has without any search. A machine that is faster or slower from minute to minute spoils that,
+so the table has what the trials themselves say of their epochs, training and validation, too. It
+goes to stderr, one line of JSON for each repeat to stdout:
 
     python -m benchmarks.overhead --trials 8 --epochs 5 --repeats 3
 """
@@ -23,10 +24,11 @@ import time
 from collections.abc import Sequence
 from statistics import mean
 
+import numpy as np
 from rich.console import Console
 
 from benchmarks.peers.__main__ import ROOT, environment, measure
-from benchmarks.peers.job import Job
+from benchmarks.peers.job import BATCH_SIZE, VALIDATION_BATCH_SIZE, Job
 from benchmarks.peers.report import Row, show
 from benchmarks.peers.with_hpo import study_file
 from hpo.spec.models import FloatParameter, Parameter, Scalar
@@ -45,6 +47,8 @@ _FIGURES = (
     "without_startup_over_bare",
     "wall_over_side_by_side",
     "wall_over_bare_with_validation",
+    "fit_seconds",
+    "wall_over_fit",
 )
 
 
@@ -60,7 +64,7 @@ def main() -> None:
         steps_per_execution=1,
     )
     if arguments.bare:
-        print(json.dumps(train_bare(_TASK, arguments.bare)))
+        print(json.dumps(train_bare(_TASK, arguments.bare) | train_with_fit(_TASK, arguments.bare)))
         return
     rows: list[Row] = []
     for _ in range(arguments.repeats):
@@ -79,6 +83,7 @@ def compare(job: Job, bare_epochs: int) -> Row:
     assert row["epochs_trained"] == epochs
     bare = epochs * mean(each["train"] for each in (*before, *after))
     validation = epochs * mean(each["validation"] for each in (*before, *after))
+    fit = epochs * mean(each["fit"] for each in (*before, *after))
     side_by_side = epochs * mean(each["train"] for each in together)
     wall, startup = row["wall_seconds"], row["startup_seconds"]
     # All trials cost the same. The median leaves out those that trace.
@@ -94,6 +99,8 @@ def compare(job: Job, bare_epochs: int) -> Row:
         "without_startup_over_bare": round((wall - startup) * trainers / bare, 3),
         "wall_over_side_by_side": round(wall * trainers / side_by_side, 3),
         "wall_over_bare_with_validation": round(wall * trainers / (bare + validation), 3),
+        "fit_seconds": round(fit, 2),
+        "wall_over_fit": round(wall * trainers / fit, 3),
     }
 
 
@@ -116,6 +123,36 @@ def train_bare(task: str, epochs: int) -> dict[str, float]:
         seconds["train"].append(trained - started)
         seconds["validation"].append(time.perf_counter() - trained)
     return {name: mean(each[1:]) for name, each in seconds.items()}
+
+
+def train_with_fit(task: str, epochs: int) -> dict[str, float]:
+    """Mean seconds of an epoch of `model.fit`, validation included, after one that warms up."""
+    import keras
+    import keras_tuner
+
+    from benchmarks.cnn import build
+    from hpo.data import open_search_data
+    from hpo.spec import load_study_file
+
+    data = open_search_data(load_study_file(study_file(task)).spec.data, ROOT)
+    classes = data.signature.num_outputs
+    assert isinstance(data.train.x, np.ndarray)
+    model = build(keras_tuner.HyperParameters(), data.train.x.shape[1:], classes)
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    ends: list[float] = []
+    model.fit(
+        data.train.x,
+        data.train.y,
+        validation_data=(data.validation.x, data.validation.y),
+        epochs=epochs + 1,
+        batch_size=BATCH_SIZE,
+        validation_batch_size=VALIDATION_BATCH_SIZE,
+        callbacks=[
+            keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: ends.append(time.perf_counter()))
+        ],
+        verbose=0,
+    )
+    return {"fit": (ends[-1] - ends[0]) / epochs}
 
 
 def _low(parameter: Parameter) -> Scalar:

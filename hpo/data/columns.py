@@ -132,7 +132,7 @@ def _read_kind(name: str, column: pd.Series[Any]) -> tuple[ColumnKind, str | Non
     if column.dtype.kind == "b":
         return "boolean", None
     if column.dtype.kind in "iuf":
-        return _read_numbers(name, values) if len(values) == len(column) else ("numeric", None)
+        return _read_numbers(name, column)
     if column.dtype.kind == "M":
         return "date", None
     if column.dtype.kind == "m":
@@ -141,7 +141,7 @@ def _read_kind(name: str, column: pd.Series[Any]) -> tuple[ColumnKind, str | Non
 
 
 def _read_numbers(name: str, column: pd.Series[Any]) -> tuple[ColumnKind, str | None]:
-    if column.dtype.kind in "iu" and column.is_unique:
+    if column.dtype.kind in "iu" and column.is_unique and not column.hasnans:
         ordered = column.to_numpy()
         if int(ordered.max()) - int(ordered.min()) == len(ordered) - 1:
             return "ignore", _looks_like_id(name, "numeric")

@@ -81,6 +81,7 @@ def _join(
         from hpo.data.columns import plain_frame
         from hpo.data.sources.table import from_frame
 
+        # Joined by names, each of which must stand once; some objects are numbers only when joined.
         frames = [plain_frame(value) for value in values]
         frame = plain_frame(pd.concat(frames, ignore_index=True))
         parts = np.repeat(_PARTS, [len(each) for each in values])

@@ -37,7 +37,6 @@ def figures(events: Path, clock: Clock, target: float) -> Row:
     trials = {line["trial"] for line in lines}
     begin, end = lines[0]["time"], lines[-1]["time"]
     wall = end - clock.started
-    in_epochs = [line["in_epochs"] for line in lines if line.get("in_epochs")]
     first = next((n for n, line in enumerate(epochs) if line["value"] >= target), None)
     return {
         "trials": len(trials),
@@ -46,7 +45,6 @@ def figures(events: Path, clock: Clock, target: float) -> Row:
         "startup_seconds": round(begin - clock.started, 2),
         "seconds_per_trial": round((end - begin) / len(trials), 3),
         "seconds_per_epoch": round((end - begin) / len(epochs), 4),
-        "in_epochs_of_a_trial": statistics.median(in_epochs) if in_epochs else None,
         "trials_per_minute": round(60 * len(trials) / wall, 1),
         "exit_seconds": round(clock.ended - end, 2),
         "best": round(max(line["value"] for line in epochs), 4),

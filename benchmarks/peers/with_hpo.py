@@ -68,14 +68,10 @@ def _record_epochs(database: Path, seen: int) -> int:
 
 
 def _record_trials(database: Path) -> None:
-    query = (
-        "SELECT trials.trial_id, datetime_start, datetime_complete, value_json FROM trials "
-        "LEFT JOIN trial_user_attributes AS attr "
-        "ON attr.trial_id = trials.trial_id AND attr.key = 'seconds' WHERE trials.trial_id > ?"
-    )
-    for trial, begin, end, seconds in _query(database, query, 0):
+    query = "SELECT trial_id, datetime_start, datetime_complete FROM trials WHERE trial_id > ?"
+    for trial, begin, end in _query(database, query, 0):
         record("begin", trial, at=_seconds(begin))
-        record("end", trial, at=_seconds(end), in_epochs=seconds and float(seconds))
+        record("end", trial, at=_seconds(end))
 
 
 def _query(database: Path, query: str, *values: int) -> list[Any]:

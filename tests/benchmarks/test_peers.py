@@ -183,8 +183,8 @@ def test_figures_run_from_the_command(tmp_path: Path, monkeypatch: pytest.Monkey
     record("epoch", 0, at=1014.0, epoch=1, value=0.8)
     record("epoch", 1, at=1013.0, epoch=1, value=0.7)
     record("epoch", 0, at=1018.0, epoch=2, value=0.95)
-    record("end", 1, at=1013.5, in_epochs=1.0)
-    record("end", 0, at=1020.0, in_epochs=6.0)
+    record("end", 1, at=1013.5)
+    record("end", 0, at=1020.0)
     found = figures(events, Clock(started=1000.0, ended=1023.0), target=0.75)
     assert found == {
         "trials": 2,
@@ -193,7 +193,6 @@ def test_figures_run_from_the_command(tmp_path: Path, monkeypatch: pytest.Monkey
         "startup_seconds": 10.0,
         "seconds_per_trial": 5.0,
         "seconds_per_epoch": 3.3333,
-        "in_epochs_of_a_trial": 3.5,
         "trials_per_minute": 6.0,
         "exit_seconds": 3.0,
         "best": 0.95,

@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -87,6 +88,9 @@ def main() -> None:
         pruning=False,
         steps_per_execution=1,
     )
+    for end in (signal.SIGTERM, signal.SIGHUP):
+        # Otherwise the search would stay behind, stopped.
+        signal.signal(end, lambda number, _: sys.exit(128 + number))
     rows: list[Row] = []
     for _ in range(arguments.repeats):
         rows.append(compare(job))

@@ -32,7 +32,7 @@ from dataclasses import asdict
 from datetime import UTC
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 import numpy as np
 import optuna
@@ -57,6 +57,8 @@ _SEARCH_SECONDS, _EPOCHS = 20.0, {"bare": 5, "graph": 5, "fit": 3}
 _LEASE_SECONDS = 600
 # A command just after other processes have begun with TensorFlow takes a second more.
 _REST_SECONDS = 10.0
+# Of a process that failed, in characters.
+_LAST_WORDS = 4000
 _FIGURES = (
     "turns",
     "wall_seconds",
@@ -103,7 +105,7 @@ def compare(job: Job) -> Row:
     load = os.getloadavg()[0]
     measured: defaultdict[str, list[float]] = defaultdict(list)
     with ExitStack() as ends:
-        alone = [ends.enter_context(_EpochsAlone(job)) for _ in range(job.workers)]
+        alone = [ends.enter_context(EpochsAlone(job)) for _ in range(job.workers)]
         # Loads the data, builds and traces.
         _turn_of(alone)
         time.sleep(_REST_SECONDS)
@@ -136,7 +138,7 @@ def compare(job: Job) -> Row:
     }
 
 
-def _turn_of(alone: Sequence[_EpochsAlone]) -> list[tuple[str, float]]:
+def _turn_of(alone: Sequence[EpochsAlone]) -> list[tuple[str, float]]:
     """What all of these at the same time measured, by name."""
     found: list[tuple[str, float]] = []
     for kind, epochs in _EPOCHS.items():
@@ -199,8 +201,7 @@ class _Search:
         finally:
             self.seconds += time.perf_counter() - started
         if code != 0:
-            self._log.seek(0)
-            raise RuntimeError(f"hpo run ended with exit code {code}:\n{self._log.read()[-4000:]}")
+            raise RuntimeError(f"hpo run ended with exit code {code}:\n{_last_words(self._log)}")
         return True
 
     def startup_seconds(self) -> float:
@@ -218,35 +219,57 @@ class _Search:
         return min(begins).replace(tzinfo=UTC).timestamp() - self._began
 
 
-class _EpochsAlone:
+class EpochsAlone:
     """A process that does nothing but the epochs that it is told to do."""
 
     def __init__(self, job: Job) -> None:
+        self._job = job
+        self._ends = ExitStack()
+
+    def __enter__(self) -> EpochsAlone:
+        self._log = self._ends.enter_context(tempfile.TemporaryFile("w+"))
         command = [sys.executable, "-m", "benchmarks.overhead", "--epochs-alone"]
         self._process = subprocess.Popen(
             command,
-            env=environment(job),
+            env=environment(self._job),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._log,
             text=True,
         )
-
-    def __enter__(self) -> _EpochsAlone:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
-        self._process.communicate()
+        # What it has not taken out of its pipe is lost.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()
+        self._ends.close()
 
     def tell(self, kind: str, epochs: int) -> None:
         assert self._process.stdin is not None
-        print(kind, epochs, file=self._process.stdin, flush=True)
+        # One that has ended says so at the answer.
+        with contextlib.suppress(BrokenPipeError):
+            print(kind, epochs, file=self._process.stdin, flush=True)
 
     def answer(self) -> dict[str, float]:
+        """Mean seconds of the epochs that it was told to do, by name.
+
+        Raises:
+            RuntimeError: It has ended; repeats its last words.
+        """
         assert self._process.stdout is not None
-        found: dict[str, float] = json.loads(self._process.stdout.readline())
+        line = self._process.stdout.readline()
+        if not line:
+            code, words = self._process.wait(), _last_words(self._log)
+            raise RuntimeError(f"a process of bare epochs ended with exit code {code}:\n{words}")
+        found: dict[str, float] = json.loads(line)
         return found
+
+
+def _last_words(log: IO[str]) -> str:
+    log.seek(0)
+    return log.read()[-_LAST_WORDS:]
 
 
 def _each(processes: Sequence[psutil.Process], do: Callable[[psutil.Process], None]) -> None:

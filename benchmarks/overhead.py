@@ -224,10 +224,9 @@ class EpochsAlone:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._ends = ExitStack()
 
     def __enter__(self) -> EpochsAlone:
-        self._log = self._ends.enter_context(tempfile.TemporaryFile("w+"))
+        self._log = tempfile.TemporaryFile("w+")
         command = [sys.executable, "-m", "benchmarks.overhead", "--epochs-alone"]
         self._process = subprocess.Popen(
             command,
@@ -244,7 +243,7 @@ class EpochsAlone:
         # What it has not taken out of its pipe is lost.
         with contextlib.suppress(BrokenPipeError):
             self._process.communicate()
-        self._ends.close()
+        self._log.close()
 
     def tell(self, kind: str, epochs: int) -> None:
         assert self._process.stdin is not None

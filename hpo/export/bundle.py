@@ -29,6 +29,7 @@ import numpy as np
 from hpo import __version__
 from hpo.artifacts import shown
 from hpo.data import DataSignature, Part, Preparation, open_raw_part
+from hpo.data.checks import named_arrays
 from hpo.data.features import Features
 from hpo.data.layers import raw_batches, raw_inputs
 from hpo.errors import HpoError
@@ -53,12 +54,15 @@ def write_bundle(task: ExportTask) -> Bundle:
     bench = prepare(task.spec, task.project)
     _check_data(bench, task)
     built = _build(bench, task)
-    model = with_preprocessing(built.model, _preprocessing(bench))
+    inputs, prepared = raw_inputs(_preprocessing(bench))
+    # May be the call that builds the model inside.
+    model = keras.Model(inputs, built.model(prepared), name="exported")
     checkpoint = _restore(built.model, task)
     validation = _evaluate(bench, built, bench.data.validation)
     _check_value(task, validation)
     raw = open_raw_part(task.spec.data, task.project, "test")
-    test = _evaluate(bench, built, Part(_preprocessing(bench).apply(raw.x), raw.y))
+    x = _prepared_inside(keras.Model(inputs, prepared), raw.x, _preprocessing(bench))
+    test = _evaluate(bench, built, Part(x, raw.y))
     metrics = _metrics(task, built, bench.data.signature, checkpoint.epoch, validation, test)
     folder = task.folder.resolve()
     with _written_beside(folder) as temporary:
@@ -85,10 +89,20 @@ def _preprocessing(bench: Bench) -> Preparation:
     return bench.data.preprocessing
 
 
-def with_preprocessing(model: keras.Model, fitted: Preparation) -> keras.Model:
-    """A model that takes raw rows and does to them what training data went through."""
-    inputs, prepared = raw_inputs(fitted)
-    return keras.Model(inputs, model(prepared), name="exported")
+def _prepared_inside(layers: keras.Model, x: Features, fitted: Preparation) -> Features:
+    """Raw rows as the layers in front of the exported model prepare them."""
+    prepared: Features = layers.predict(raw_batches(x), verbose=0)
+    for (name, one), (_, other) in zip(
+        named_arrays(prepared), named_arrays(fitted.apply(x)), strict=True
+    ):
+        # Both are float32 throughout; a library may reckon the last digits otherwise.
+        if one.shape != other.shape or not np.allclose(one, other, rtol=1e-5, atol=1e-6):
+            raise HpoError(
+                f"the layers inside of the exported model prepare the test rows' {name} otherwise "
+                "than the search does; nothing was exported. Is it another version of Keras or "
+                "TensorFlow than the search had?"
+            )
+    return prepared
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from tests.conftest import ROOT
 from tests.training.trials import MemoryChannel, make_spec
 
 if TYPE_CHECKING:
+    from hpo.data.preprocessing import FittedPreprocessing
     from tests.export.conftest import Exported
 
 pytestmark = pytest.mark.keras
@@ -170,6 +171,22 @@ def test_data_that_has_changed_since_the_search(exported: Exported, tmp_path: Pa
 def test_a_value_that_the_model_does_not_reach(exported: Exported, tmp_path: Path) -> None:
     task = replace(exported.task, value=exported.task.value + 0.01)
     failing_export(task, tmp_path, "trial 5 reached val_accuracy .*; nothing was exported")
+
+
+def test_layers_that_prepare_rows_otherwise(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a Rescaling of another version of Keras might."""
+    from hpo.export import bundle
+
+    def shifted(fitted: FittedPreprocessing) -> Any:
+        return raw_inputs(replace(fitted, offset=tuple(value + 0.001 for value in fitted.offset)))
+
+    raw_inputs = bundle.raw_inputs
+    monkeypatch.setattr(bundle, "raw_inputs", shifted)
+    failing_export(
+        exported.task, tmp_path, "prepare the test rows' x otherwise than .*; nothing was exported"
+    )
 
 
 @pytest.mark.parametrize(

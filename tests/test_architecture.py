@@ -48,6 +48,7 @@ KERAS_MODULES = {
     "hpo.training.evaluation",
     "hpo.training.freeing",
     "hpo.training.fused",
+    "hpo.training.gpus",
     "hpo.training.graphs",
     "hpo.training.grappler",
     "hpo.training.own_fit",

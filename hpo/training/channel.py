@@ -29,7 +29,13 @@ class TrialTask:
 
 @dataclass(frozen=True)
 class Begun:
-    """The model is built. `epoch` counts the epochs that a checkpoint brought along."""
+    """The model is built.
+
+    Attributes:
+        epoch: So many epochs a checkpoint brought along.
+        parameters: Numbers in the model's weights.
+        device: `CPU`, or the GPU such as `GPU:1`.
+    """
 
     epoch: int
     parameters: int

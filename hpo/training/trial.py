@@ -37,6 +37,7 @@ from hpo.training.compiling import (
     wants_one_hot,
 )
 from hpo.training.epochs import EpochRunner, forgotten_gradients
+from hpo.training.gpus import used_device
 from hpo.training.graphs import GraphFolder
 from hpo.training.progress import Progress, follow_plateau, rate_factor, stops_early
 from hpo.training.reuse import GraphCache, Structure
@@ -134,7 +135,7 @@ def run_trial(bench: Bench, task: TrialTask, channel: Channel) -> TrialEnd:
         built = build_model(bench, channel.suggest, task.seed)
         run = _run_for(bench)(bench, task, built)
         run.restore()
-        channel.begin(Begun(run.progress.epoch, built.model.count_params(), _device()))
+        channel.begin(Begun(run.progress.epoch, built.model.count_params(), used_device()))
         pruned = run.repeat_reports(channel) or run.train(channel)
         return TrialEnd(run.progress, pruned, run.best_checkpoint())
 
@@ -328,9 +329,3 @@ def _fits(model: keras.Model, state: list[Any], checkpoint: Checkpoint) -> bool:
 
     same = shapes(model.weights) == shapes(checkpoint.weights)
     return same and shapes(state) == shapes(checkpoint.optimizer)
-
-
-def _device() -> str:
-    import tensorflow as tf
-
-    return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"

@@ -110,16 +110,18 @@ class TrainerSide:
             elif isinstance(message, m.Prepare):
                 self._pipe.send(_guarded(self._prepare, message))
             elif isinstance(message, m.Call):
-                self._pipe.send(_guarded(_call, message))
+                self._pipe.send(_guarded(self._call, message))
 
     def _prepare(self, message: m.Prepare) -> m.Ready:
         import keras
 
+        from hpo.training.gpus import share_gpus
         from hpo.training.trial import prepare
 
         spec = StudySpec.from_json(message.spec_json)
         if self._own_process:
-            _set_up_tensorflow(message.threads)
+            _set_threads(message.threads)
+            share_gpus()
         if spec.training.deterministic:
             _make_deterministic()
         self._bench = prepare(spec, message.project, message.shared, message.fingerprint)
@@ -128,6 +130,15 @@ class TrainerSide:
             builder=self._bench.builder.source_hash,
             keras=keras.__version__.partition(".")[0],
         )
+
+    def _call(self, message: m.Call) -> m.Returned:
+        from hpo.training.gpus import share_gpus
+
+        if self._own_process:
+            share_gpus()
+        module, _, name = message.function.partition(":")
+        function = getattr(importlib.import_module(module), name)
+        return m.Returned(function(**message.arguments))
 
     def _train(self, run: m.TrialTask) -> m.Finished | m.Failed | m.Refused:
         from hpo.training.curves import draw_curve
@@ -192,20 +203,11 @@ def _guarded(work: Any, message: Any) -> Any:
         return m.Refused("HpoError", text)
 
 
-def _call(message: m.Call) -> m.Returned:
-    module, _, name = message.function.partition(":")
-    function = getattr(importlib.import_module(module), name)
-    return m.Returned(function(**message.arguments))
-
-
-def _set_up_tensorflow(threads: int) -> None:
+def _set_threads(threads: int) -> None:
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
-    for device in tf.config.list_physical_devices("GPU"):
-        # Otherwise the first trainer takes the whole memory of a GPU that others share.
-        tf.config.experimental.set_memory_growth(device, True)
 
 
 def _make_deterministic() -> None:

@@ -1,0 +1,85 @@
+"""The GPUs of a machine, shared among its trainers: each uses the one that the fewest have.
+
+TensorFlow computes on the first GPU that a process sees, and takes the memory of all of them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+
+@functools.cache
+def share_gpus() -> None:
+    """Has TensorFlow use one GPU, if there are any, and of its memory only what it needs.
+
+    Done once a process, before its first operation.
+
+    Raises:
+        OSError: The folder for temporary files can't be used.
+    """
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if len(gpus) > 1:
+        # Not below the home, which machines may share.
+        folder = Path(tempfile.gettempdir()) / f"keras-hpo-gpus-{os.getuid()}"
+        gpus = [gpus[take_gpu(gpu_names(len(gpus)), folder)]]
+        tf.config.set_visible_devices(gpus, "GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def used_device() -> str:
+    """`CPU`, or the GPU that this process uses by TensorFlow's number, such as `GPU:1`."""
+    import tensorflow as tf
+
+    gpus = tf.config.get_visible_devices("GPU")
+    return gpus[0].name.removeprefix("/physical_device:") if gpus else "CPU"
+
+
+def gpu_names(count: int) -> list[str]:
+    """What the GPUs that this process sees are called on this machine, in TensorFlow's order."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[:count]
+    return named if len(named) == count else [str(number) for number in range(count)]
+
+
+def take_gpu(names: Sequence[str], folder: Path) -> int:
+    """The index of the GPU that the fewest processes have taken; of equal ones the first.
+
+    It is taken until this process ends, however it ends: what says so is the lock of a file, which
+    the kernel takes back.
+
+    Args:
+        folder: Of the files, the same for all processes of a machine; made if it is not there.
+
+    Raises:
+        OSError: The folder can't be used.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    plain = [re.sub(r"\W", "_", name) for name in names]
+    with (folder / "choosing").open("wb") as choosing:
+        # One process after the other, so that what it has counted stands until it has chosen.
+        fcntl.flock(choosing, fcntl.LOCK_EX)
+        users = [sum(map(_is_used, folder.glob(f"{name}.*"))) for name in plain]
+        fewest = users.index(min(users))
+        # Open, and with it locked, for as long as this process lives.
+        own = os.open(folder / f"{plain[fewest]}.{os.getpid()}", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(own, fcntl.LOCK_EX)
+    return fewest
+
+
+def _is_used(file: Path) -> bool:
+    """Whether the process that has made it lives; otherwise it is removed."""
+    with file.open("rb") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    file.unlink()
+    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -19,6 +20,13 @@ _PIECE = 2045
 def save_study_note(database: Database, study_id: int, text: str) -> None:
     """Sets the study's note, as `optuna_dashboard.save_note` does, without its imports."""
     database.write(lambda connection: _save(connection, study_id, text))
+
+
+def put_before_note(system_attrs: dict[str, Any], text: str) -> None:
+    """Puts a text before the note in a study's system attributes, for whoever only reads them."""
+    system_attrs.setdefault(_VERSION, 0)
+    first = f"{_TEXT}0"
+    system_attrs[first] = text + system_attrs.get(first, "")
 
 
 def _save(connection: sa.Connection, study_id: int, text: str) -> None:

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from hpo.artifacts import Place
 from hpo.errors import StudyNotFoundError, UsageError
 from hpo.study.database import Database, masked
+from hpo.watch.storage import WatchedStorage
 from hpo.worker.paths import ArtifactStore
 
 WsgiApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -26,8 +27,13 @@ WsgiApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]
 _READING = ("GET", "HEAD")
 
 
-def dashboard_app(database: Database, artifacts: Place, *, allow_write: bool) -> WsgiApplication:
+def dashboard_app(
+    database: Database, artifacts: Place, *, allow_write: bool, most: int | None
+) -> WsgiApplication:
     """The WSGI application: optuna-dashboard on a cached storage, with the artifacts.
+
+    Args:
+        most: Finished trials of a study that are shown at first; None shows all.
 
     Raises:
         StorageError: The database is out of reach.
@@ -39,18 +45,9 @@ def dashboard_app(database: Database, artifacts: Place, *, allow_write: bool) ->
             f"the database {masked(database.url)} holds no studies; "
             "check --storage (or HPO_STORAGE), or create one with: hpo submit STUDY_FILE"
         )
-    storage = optuna.storages.get_storage(_rdb_storage(database))
+    storage = optuna.storages.get_storage(WatchedStorage(database, most))
     app: WsgiApplication = optuna_dashboard.wsgi(storage, ArtifactStore(artifacts))
     return app if allow_write else _read_only(app)
-
-
-def _rdb_storage(database: Database) -> optuna.storages.RDBStorage:
-    url = database.engine.url.render_as_string(hide_password=False)
-    storage = optuna.storages.RDBStorage(
-        url.replace("{", "{{").replace("}", "}}"), skip_table_creation=True
-    )
-    database.adopt(storage.engine)
-    return storage
 
 
 def _read_only(app: WsgiApplication) -> WsgiApplication:

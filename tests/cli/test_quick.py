@@ -60,6 +60,13 @@ def test_a_missing_database_is_not_found_and_not_created(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dashboard_that_writes_shows_the_whole_study(hpo: Hpo, tmp_path: Path) -> None:
+    done = hpo("dashboard", "--allow-write", "--trials", "100")
+    assert done.returncode == 2
+    assert "--trials does not go with --allow-write" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("storage", "code", "words"),
     [

@@ -6,6 +6,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,13 +16,20 @@ from tests.end_to_end.conftest import Project
 pytestmark = pytest.mark.keras
 
 
-@pytest.fixture(scope="module")
-def url(finished: Project) -> Iterator[str]:
-    server = finished.start("dashboard", "--port", "0")
+@contextmanager
+def dashboard(project: Project, *options: str) -> Iterator[str]:
+    """The address of a dashboard that runs."""
+    server = project.start("dashboard", "--port", "0", *options)
     assert server.stdout is not None
     yield server.stdout.readline().strip().rstrip("/")
     server.terminate()
     server.communicate()
+
+
+@pytest.fixture(scope="module")
+def url(finished: Project) -> Iterator[str]:
+    with dashboard(finished) as address:
+        yield address
 
 
 def get(url: str) -> bytes:
@@ -64,6 +72,18 @@ def test_the_best_trial_is_found_with_its_parameters(
     assert shown["values"] == [best["value"]]
     names = {param["name"] for param in shown["params"]}
     assert names == set(best["params"])
+
+
+def test_a_part_of_a_larger_study_with_the_best_trial_in_it(finished: Project) -> None:
+    with dashboard(finished, "--trials", "5") as url:
+        [summary] = json.loads(get(f"{url}/api/studies"))["study_summaries"]
+        shown = json.loads(get(f"{url}/api/studies/{summary['study_id']}?after=0"))
+    assert summary["study_name"] == "small (3 trials not shown)"
+    assert len(shown["trials"]) == 5
+    assert shown["note"]["body"].startswith("**3 trials are not shown**")
+    assert "hpo worker small" in shown["note"]["body"]
+    best = json.loads(finished.hpo("best", "--json").stdout)
+    assert best["number"] in [trial["number"] for trial in shown["trials"]]
 
 
 def test_pictures_and_tables_of_a_trial_can_be_fetched(url: str, study: dict[str, Any]) -> None:

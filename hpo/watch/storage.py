@@ -78,7 +78,7 @@ class WatchedStorage(optuna.storages.RDBStorage):
                 rows = self._ours.read(lambda connection: _finished(connection, study_id))
                 maximize = directions[0] is StudyDirection.MAXIMIZE
                 found = hidden_trials(rows, self._most, maximize=maximize)
-        # Of two requests at the same time the first one's, which knows of fewer that have ended.
+        # Of two requests at the same time one's, for all that come.
         return self._hidden.setdefault(study_id, found)
 
 

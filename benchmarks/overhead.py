@@ -48,7 +48,7 @@ from hpo.spec.models import FloatParameter, Parameter, Scalar
 
 if TYPE_CHECKING:
     from hpo.data import SearchData
-    from hpo.training.trial import Bench, TrialModel
+    from hpo.training.bench import Bench, TrialModel
 
 _TASK = "cnn"
 # Of a turn.
@@ -281,7 +281,7 @@ def _each(processes: Sequence[psutil.Process], do: Callable[[psutil.Process], No
 def train_when_told() -> None:
     """Reads a kind and a number of epochs from each line, and writes their mean seconds."""
     from hpo.spec import load_study_file
-    from hpo.training.trial import prepare
+    from hpo.training.bench import prepare
 
     bench = prepare(load_study_file(study_file(_TASK)).spec, ROOT)
     ways: dict[str, Way] = {"bare": StepsByHand(bench), "graph": GraphOfAnEpoch(bench)}
@@ -340,7 +340,7 @@ class GraphOfAnEpoch:
     """As a trainer does, and nothing between the epochs."""
 
     def __init__(self, bench: Bench) -> None:
-        from hpo.training.trial import make_runner
+        from hpo.training.bench import make_runner
 
         runner = make_runner(bench, _built(bench))
         self.train, self.validate = runner.train, runner.evaluate
@@ -348,7 +348,7 @@ class GraphOfAnEpoch:
 
 
 def _built(bench: Bench) -> TrialModel:
-    from hpo.training.trial import build_model
+    from hpo.training.bench import build_model
 
     # Any value will do: none of them changes what a step costs.
     return build_model(bench, lambda _, parameter: _low(parameter), seed=0)

@@ -36,10 +36,10 @@ from hpo.errors import HpoError
 from hpo.export.values import Bundle, ExportTask
 from hpo.spec import StudySpec, write_study_file
 from hpo.spec.models import Parameter, Scalar
+from hpo.training.bench import Bench, TrialModel, build_model, prepare
 from hpo.training.checkpoints import Checkpoint, load_checkpoint
 from hpo.training.compiling import has_logits, targets_for
 from hpo.training.epochs import evaluate
-from hpo.training.trial import Bench, TrialModel, build_model, prepare
 from hpo.usercode import describe
 
 

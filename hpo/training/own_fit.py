@@ -20,12 +20,13 @@ import keras
 import numpy as np
 
 from hpo.errors import TrialError
+from hpo.training.bench import Bench, TrialModel
 from hpo.training.channel import Channel, TrialTask
 from hpo.training.checkpoints import Checkpoint
 from hpo.training.compiling import base_rate, class_weights, targets_for
 from hpo.training.progress import Progress
+from hpo.training.run import Run
 from hpo.training.state import build_optimizers
-from hpo.training.trial import Bench, Run, TrialModel
 
 _Fit = Callable[..., Any]
 

@@ -36,6 +36,7 @@ from hpo.spec.models import (
     Scalar,
 )
 from hpo.training.augment import check_augment
+from hpo.training.bench import Bench, TrialModel, build_model, make_runner, prepare
 from hpo.training.compiling import (
     SettingError,
     check_output,
@@ -47,7 +48,6 @@ from hpo.training.freeing import free_widths
 from hpo.training.own_fit import dry_fit
 from hpo.training.plain import is_plain, written_compilation
 from hpo.training.state import averages
-from hpo.training.trial import Bench, TrialModel, build_model, make_runner, prepare
 from hpo.usercode import describe
 
 _PROBES = 12

@@ -9,10 +9,10 @@ from hpo.errors import HpoError
 from hpo.space.values import fits, in_words
 from hpo.spec import StudySpec
 from hpo.spec.models import Parameter, Scalar
+from hpo.training.bench import Bench, build_model, prepare
 from hpo.training.own_fit import dry_fit
 from hpo.training.past import PastTrial, Replay
 from hpo.training.preflight import few_rows
-from hpo.training.trial import Bench, build_model, prepare
 from hpo.usercode import describe
 
 

@@ -19,7 +19,7 @@ from hpo.spec.models import Parameter, Scalar
 from hpo.worker import messages as m
 
 if TYPE_CHECKING:
-    from hpo.training.trial import Bench
+    from hpo.training.bench import Bench
 
 
 def serve(connection: Connection, log: Path | None) -> None:
@@ -115,8 +115,8 @@ class TrainerSide:
     def _prepare(self, message: m.Prepare) -> m.Ready:
         import keras
 
+        from hpo.training.bench import prepare
         from hpo.training.gpus import share_gpus
-        from hpo.training.trial import prepare
 
         spec = StudySpec.from_json(message.spec_json)
         if self._own_process:

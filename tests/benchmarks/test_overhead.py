@@ -12,8 +12,8 @@ from hpo.spec import load_study_file
 
 
 def test_steps_by_hand_train_what_a_trainer_trains() -> None:
+    from hpo.training.bench import prepare
     from hpo.training.seeding import epoch_order
-    from hpo.training.trial import prepare
 
     bench = prepare(load_study_file(study_file("cnn")).spec, ROOT)
     by_hand, by_graph = StepsByHand(bench), GraphOfAnEpoch(bench)

@@ -36,7 +36,8 @@ class Exported:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """The best epoch of an MLP on the digits; tests must not change the bundle."""
     from hpo.export.bundle import write_bundle
-    from hpo.training.trial import prepare, run_trial
+    from hpo.training.bench import prepare
+    from hpo.training.trial import run_trial
 
     spec = make_spec(
         name="digits",

@@ -111,8 +111,9 @@ def test_metrics(exported: Exported) -> None:
 
 
 def test_the_configuration_reproduces(exported: Exported, tmp_path: Path) -> None:
+    from hpo.training.bench import prepare
     from hpo.training.preflight import check_study
-    from hpo.training.trial import prepare, run_trial
+    from hpo.training.trial import run_trial
 
     spec = load_study_file(exported.bundle.folder / "config.yaml").spec
     assert spec.name == "digits-best"
@@ -293,7 +294,8 @@ def special(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train_and_export(project: Path, builder: str, folder: Path, space: dict[str, Any]) -> Any:
-    from hpo.training.trial import prepare, run_trial
+    from hpo.training.bench import prepare
+    from hpo.training.trial import run_trial
 
     spec = make_spec(
         name="n" * 100,

@@ -27,8 +27,9 @@ Predict = Callable[[Path], list[dict[str, Any]]]
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExportTask, Bundle, Path]:
     """A small network on 500 digits; the bundle and the folder of pictures."""
     from hpo.export.bundle import write_bundle
+    from hpo.training.bench import prepare
     from hpo.training.channel import TrialTask
-    from hpo.training.trial import prepare, run_trial
+    from hpo.training.trial import run_trial
 
     folder = tmp_path_factory.mktemp("pictures")
     write_digits(folder / "digits", 500)

@@ -73,8 +73,9 @@ def study(data: dict[str, Any], builder: str = "pooled", metric: str = "val_accu
 
 def export(spec: StudySpec, project: Path) -> tuple[ExportTask, Bundle]:
     from hpo.export.bundle import write_bundle
+    from hpo.training.bench import prepare
     from hpo.training.preflight import check_study
-    from hpo.training.trial import prepare, run_trial
+    from hpo.training.trial import run_trial
 
     assert not check_study(spec, project).problems
     channel = MemoryChannel()

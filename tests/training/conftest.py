@@ -12,7 +12,7 @@ import pytest
 from tests.training.trials import BUILDERS, MIXED, make_spec
 
 if TYPE_CHECKING:
-    from hpo.training.trial import Bench
+    from hpo.training.bench import Bench
 
 MakeBench = Callable[..., "Bench"]
 
@@ -38,7 +38,7 @@ def deterministic() -> None:
 
 @pytest.fixture(scope="session")
 def digits(project: Path, deterministic: None) -> Bench:
-    from hpo.training.trial import prepare
+    from hpo.training.bench import prepare
 
     return prepare(make_spec(), project)
 

@@ -14,7 +14,7 @@ from tests.training.test_trial import check_same_state, run_with_kills
 from tests.training.trials import MemoryChannel, make_spec
 
 if TYPE_CHECKING:
-    from hpo.training.trial import Bench
+    from hpo.training.bench import Bench
 
 pytestmark = [pytest.mark.keras, pytest.mark.usefixtures("deterministic")]
 
@@ -140,7 +140,7 @@ def test_a_step_that_xla_compiles_takes_augmented_rows() -> None:
 
 @pytest.fixture(scope="module")
 def pictures() -> Bench:
-    from hpo.training.trial import prepare
+    from hpo.training.bench import prepare
 
     data = {
         "source": {"type": "sklearn", "name": "digits"},
@@ -167,7 +167,7 @@ def test_killed_and_resumed_is_never_killed(pictures: Bench, tmp_path: Path) -> 
 
 
 def test_the_space_goes_before_training(pictures: Bench) -> None:
-    from hpo.training.trial import build_model
+    from hpo.training.bench import build_model
 
     channel = MemoryChannel()
     built = build_model(pictures, channel.suggest, 1)

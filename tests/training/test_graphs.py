@@ -14,7 +14,7 @@ from hpo.training.channel import TrialTask
 from tests.training.test_trial import LastState, check_same_state
 
 if TYPE_CHECKING:
-    from hpo.training.trial import Bench
+    from hpo.training.bench import Bench
 
 pytestmark = pytest.mark.keras
 
@@ -139,7 +139,7 @@ def test_another_study_or_structure_finds_nothing(make: MakeBench, tmp_path: Pat
 
 
 def test_a_study_s_graphs_are_those_of_its_data(digits: Bench, tmp_path: Path) -> None:
-    from hpo.training.trial import prepare
+    from hpo.training.bench import prepare
     from tests.training.trials import make_spec
 
     project = tmp_path / "project"

@@ -44,7 +44,8 @@ import tensorflow as tf
 
 from hpo.training.channel import TrialTask
 from hpo.training.checkpoints import load_checkpoint
-from hpo.training.trial import prepare, run_trial
+from hpo.training.bench import prepare
+from hpo.training.trial import run_trial
 from tests.training import test_large_data as here
 from tests.training.trials import MemoryChannel, make_spec
 

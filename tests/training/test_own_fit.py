@@ -17,7 +17,8 @@ from hpo.training.checkpoints import load_checkpoint
 from tests.training.trials import KilledError, MemoryChannel, make_spec
 
 if TYPE_CHECKING:
-    from hpo.training.trial import Bench, TrialEnd
+    from hpo.training.bench import Bench
+    from hpo.training.trial import TrialEnd
 
 pytestmark = pytest.mark.keras
 
@@ -174,7 +175,7 @@ Make = Callable[..., "Bench"]
 @pytest.fixture
 def make(digits: Bench, project: Path) -> Make:
     """The digits with a HyperModel from the source above."""
-    from hpo.training.trial import load_builder
+    from hpo.training.builder import load_builder
 
     (project / "fitting.py").write_text(HYPER_MODELS)
 
@@ -461,7 +462,7 @@ def test_divergence(make: Make, tmp_path: Path) -> None:
 
 
 def test_the_model_s_own_fit_is_back_afterwards(make: Make, tmp_path: Path) -> None:
-    from hpo.training.trial import build_model
+    from hpo.training.bench import build_model
 
     bench = make("Plain")
     built = build_model(bench, MemoryChannel().suggest, 1)

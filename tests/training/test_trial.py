@@ -13,10 +13,11 @@ import pytest
 from hpo.errors import BuilderError, DivergedError
 from hpo.training.channel import TrialTask
 from hpo.training.checkpoints import Checkpoint, CheckpointFolder, load_checkpoint
-from tests.training.trials import KilledError, MemoryChannel, lowest, make_spec
+from tests.training.trials import KilledError, MemoryChannel, lowest, make_spec, with_builder
 
 if TYPE_CHECKING:
-    from hpo.training.trial import Bench, TrialEnd
+    from hpo.training.bench import Bench
+    from hpo.training.trial import TrialEnd
 
 pytestmark = pytest.mark.keras
 
@@ -214,26 +215,9 @@ def test_seeds_decide(make_bench: MakeBench, tmp_path: Path) -> None:
     assert one != other
 
 
-def test_the_space_decides_the_settings(make_bench: MakeBench) -> None:
-    from hpo.training.trial import build_model
-
-    space = {
-        "units": {"type": "int", "low": 8, "high": 12},
-        "learning_rate": {"type": "float", "low": 0.25, "high": 0.5},
-        "optimizer": "rmsprop",
-        "momentum": {"type": "float", "low": 0.5, "high": 0.9, "when": {"optimizer": "sgd"}},
-        "label_smoothing": 0.125,
-    }
-    built = build_model(make_bench(space=space), MemoryChannel().suggest, 1)
-    assert built.settings.learning_rate == float(built.model.optimizer.learning_rate) == 0.25
-    assert (built.settings.momentum, built.model.optimizer.momentum) == (0.0, 0.0)
-    assert built.model.loss.label_smoothing == 0.125
-    assert built.values.taken["units"] == 8
-    assert built.unused == frozenset()
-
-
 def test_a_compiled_model_keeps_its_own_schedule(make_bench: MakeBench, tmp_path: Path) -> None:
-    from hpo.training.trial import build_model, load_builder
+    from hpo.training.bench import build_model
+    from hpo.training.builder import load_builder
 
     sections: dict[str, Any] = {
         "model": {"builder": "tiny:compiled"},
@@ -258,7 +242,7 @@ def test_a_compiled_model_keeps_its_own_schedule(make_bench: MakeBench, tmp_path
 def test_regression_and_binary(
     project: Path, tmp_path: Path, source: str, metric: str, direction: str
 ) -> None:
-    from hpo.training.trial import prepare
+    from hpo.training.bench import prepare
 
     data = {"source": {"type": "sklearn", "name": source}, "preprocess": {"normalize": "standard"}}
     binary = source == "breast_cancer"
@@ -296,21 +280,13 @@ def count_graphs() -> int:
 def test_a_function_that_outlives_its_trial_keeps_its_gradient(
     make_bench: MakeBench, project: Path, tmp_path: Path
 ) -> None:
-    from hpo.training.trial import load_builder
+    from hpo.training.builder import load_builder
 
     spec = make_spec(model={"builder": "tiny:traced"}, space={}, training={"epochs": 1})
     builder = load_builder(spec.model, make_bench().data.signature, project)
     bench = dataclasses.replace(make_bench(), spec=spec, builder=builder)
     one, other = (run(bench, tmp_path / str(i), MemoryChannel()).progress.history for i in (1, 2))
     assert one == other
-
-
-def with_builder(bench: Bench, name: str, project: Path) -> Bench:
-    from hpo.training.trial import load_builder
-
-    spec = bench.spec.model_copy(update={"model": make_spec(model={"builder": name}).model})
-    builder = load_builder(spec.model, bench.data.signature, project)
-    return dataclasses.replace(bench, spec=spec, builder=builder)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -342,8 +318,8 @@ def test_a_model_with_optimizers_of_its_own_resumes(
 def test_averages_of_the_weights_are_judged_and_kept(
     make_bench: MakeBench, project: Path, tmp_path: Path, module: str
 ) -> None:
+    from hpo.training.bench import build_model
     from hpo.training.epochs import evaluate
-    from hpo.training.trial import build_model
 
     bench = make_bench(training={"epochs": 3, "batch_size": 128}, space={})
     bench = with_builder(bench, f"{module}:averaging", project)
@@ -369,7 +345,7 @@ def test_mixed_precision_with_a_schedule_resumes(
 ) -> None:
     import keras
 
-    from hpo.training.trial import build_model
+    from hpo.training.bench import build_model
 
     schedule = {"type": "exponential", "decay": 0.5}
     training = {"epochs": 3, "batch_size": 128, "schedule": schedule}
@@ -383,18 +359,3 @@ def test_mixed_precision_with_a_schedule_resumes(
     assert whole.progress.history[2]["loss"] < 0.95 * whole.progress.history[0]["loss"]
     assert broken.progress.history == whole.progress.history
     check_same_state(resumed.last, state.last)
-
-
-@pytest.mark.usefixtures("mixed")
-def test_a_policy_of_a_build_is_gone_with_its_trial(make_bench: MakeBench, project: Path) -> None:
-    from hpo.training.trial import build_model
-
-    # The second time the module is imported already.
-    for _ in range(2):
-        bench = with_builder(make_bench(), "mixed:build64", project)
-        for _ in range(2):
-            model = build_model(bench, MemoryChannel().suggest, 1).model
-            assert model.layers[0].compute_dtype == "float64"
-            assert model.name == "mixed_float16"
-    model = build_model(make_bench(), MemoryChannel().suggest, 1).model
-    assert model.layers[0].compute_dtype == "float32"

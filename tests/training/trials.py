@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hpo.spec import StudySpec
 from hpo.spec.models import BoolParameter, CategoricalParameter, Parameter, Scalar
 from hpo.training.channel import Begun
+
+if TYPE_CHECKING:
+    from hpo.training.bench import Bench
 
 BUILDERS = """
 import keras
@@ -186,3 +190,12 @@ def lowest(parameter: Parameter) -> Scalar:
     if isinstance(parameter, CategoricalParameter):
         return parameter.choices[0]
     return parameter.low
+
+
+def with_builder(bench: Bench, name: str, project: Path) -> Bench:
+    """The bench with another builder of the project's."""
+    from hpo.training.builder import load_builder
+
+    spec = bench.spec.model_copy(update={"model": make_spec(model={"builder": name}).model})
+    builder = load_builder(spec.model, bench.data.signature, project)
+    return replace(bench, spec=spec, builder=builder)

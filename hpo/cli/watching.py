@@ -20,7 +20,7 @@ from hpo.console import print_best, print_json, print_table
 from hpo.errors import UsageError
 from hpo.launch.places import artifacts_place, storage_url
 
-# The page takes seconds to draw them, and minutes for 10,000.
+# The page takes seconds to draw them, and a minute for 10,000.
 _TRIALS = 2000
 
 
@@ -60,7 +60,7 @@ def best(study: str | None, as_json: bool, project: Path, storage: str | None) -
 @click.option("--allow-write", is_flag=True, help="Let visitors change and delete studies.")
 @click.option(
     "--trials",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=4),
     help=f"Show so many of a larger study's trials.  [default: {_TRIALS}; with --allow-write all]",
 )
 @artifacts_option

@@ -30,7 +30,9 @@ from hpo import __version__
 from hpo.artifacts import shown
 from hpo.data import DataSignature, Part, Preparation, open_raw_part
 from hpo.data.checks import named_arrays
-from hpo.data.features import Features
+from hpo.data.chunks import LARGE, row_bytes
+from hpo.data.features import Features, count_rows, each_array, take
+from hpo.data.joined import join_rows
 from hpo.data.layers import raw_batches, raw_inputs
 from hpo.errors import HpoError
 from hpo.export.values import Bundle, ExportTask
@@ -92,10 +94,18 @@ def _preprocessing(bench: Bench) -> Preparation:
 
 def _prepared_inside(layers: keras.Model, x: Features, fitted: Preparation) -> Features:
     """Raw rows as the layers in front of the exported model prepare them."""
-    prepared: Features = layers.predict(raw_batches(x), verbose=0)
-    for (name, one), (_, other) in zip(
-        named_arrays(prepared), named_arrays(fitted.apply(x)), strict=True
-    ):
+    # Some at a time, because each of them is held several times meanwhile.
+    size = max(1, LARGE // sum(map(row_bytes, each_array(x))))
+    parts = []
+    for start in range(0, count_rows(x), size):
+        some = take(x, slice(start, start + size))
+        parts.append(layers.predict(raw_batches(some), verbose=0))
+        _check_prepared(parts[-1], fitted.apply(some))
+    return join_rows(parts)
+
+
+def _check_prepared(inside: Features, searched: Features) -> None:
+    for (name, one), (_, other) in zip(named_arrays(inside), named_arrays(searched), strict=True):
         # Both are float32 throughout; a library may reckon the last digits otherwise.
         if one.shape != other.shape or not np.allclose(one, other, rtol=1e-5, atol=1e-6):
             raise HpoError(
@@ -103,7 +113,6 @@ def _prepared_inside(layers: keras.Model, x: Features, fitted: Preparation) -> F
                 "than the search does; nothing was exported. Is it another version of Keras or "
                 "TensorFlow than the search had?"
             )
-    return prepared
 
 
 @contextlib.contextmanager

@@ -33,7 +33,8 @@ def dashboard_app(
     """The WSGI application: optuna-dashboard on a cached storage, with the artifacts.
 
     Args:
-        most: Finished trials of a study that are shown at first; None shows all.
+        most: Finished trials of a study that are shown at first; None shows all. What is
+            downloaded as CSV has all.
 
     Raises:
         StorageError: The database is out of reach.
@@ -45,9 +46,24 @@ def dashboard_app(
             f"the database {masked(database.url)} holds no studies; "
             "check --storage (or HPO_STORAGE), or create one with: hpo submit STUDY_FILE"
         )
+    app = _app(database, artifacts, most)
+    if most is not None:
+        app = _with_downloads(app, _app(database, artifacts, None))
+    return app if allow_write else _read_only(app)
+
+
+def _app(database: Database, artifacts: Place, most: int | None) -> WsgiApplication:
     storage = optuna.storages.get_storage(WatchedStorage(database, most))
     app: WsgiApplication = optuna_dashboard.wsgi(storage, ArtifactStore(artifacts))
-    return app if allow_write else _read_only(app)
+    return app
+
+
+def _with_downloads(app: WsgiApplication, whole: WsgiApplication) -> WsgiApplication:
+    def either(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        downloads = environ["PATH_INFO"].startswith("/csv/")
+        return (whole if downloads else app)(environ, start_response)
+
+    return either
 
 
 def _read_only(app: WsgiApplication) -> WsgiApplication:

@@ -121,7 +121,7 @@ class TrainerSide:
         spec = StudySpec.from_json(message.spec_json)
         if self._own_process:
             _set_threads(message.threads)
-            share_gpus()
+            share_gpus(counted=True)
         if spec.training.deterministic:
             _make_deterministic()
         self._bench = prepare(spec, message.project, message.shared, message.fingerprint)
@@ -135,7 +135,8 @@ class TrainerSide:
         from hpo.training.gpus import share_gpus
 
         if self._own_process:
-            share_gpus()
+            # Over in a moment, where a trainer stays.
+            share_gpus(counted=False)
         module, _, name = message.function.partition(":")
         function = getattr(importlib.import_module(module), name)
         return m.Returned(function(**message.arguments))

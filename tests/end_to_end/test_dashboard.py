@@ -21,9 +21,11 @@ def dashboard(project: Project, *options: str) -> Iterator[str]:
     """The address of a dashboard that runs."""
     server = project.start("dashboard", "--port", "0", *options)
     assert server.stdout is not None
-    yield server.stdout.readline().strip().rstrip("/")
-    server.terminate()
-    server.communicate()
+    try:
+        yield server.stdout.readline().strip().rstrip("/")
+    finally:
+        server.terminate()
+        server.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,8 @@ def test_a_part_of_a_larger_study_with_the_best_trial_in_it(finished: Project) -
     with dashboard(finished, "--trials", "5") as url:
         [summary] = json.loads(get(f"{url}/api/studies"))["study_summaries"]
         shown = json.loads(get(f"{url}/api/studies/{summary['study_id']}?after=0"))
+        table = get(f"{url}/csv/{summary['study_id']}").decode().splitlines()
+    assert len(table) == 1 + 8
     assert summary["study_name"] == "small (3 trials not shown)"
     assert len(shown["trials"]) == 5
     assert shown["note"]["body"].startswith("**3 trials are not shown**")

@@ -174,6 +174,14 @@ def test_a_value_that_the_model_does_not_reach(exported: Exported, tmp_path: Pat
     failing_export(task, tmp_path, "trial 5 reached val_accuracy .*; nothing was exported")
 
 
+def test_many_test_rows_are_prepared_some_at_a_time(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 359 rows of 64 numbers, of which 100 fit.
+    monkeypatch.setattr("hpo.export.bundle.LARGE", 100 * 64 * 8)
+    assert export(exported.task, tmp_path / "bundle").test == exported.bundle.test
+
+
 def test_layers_that_prepare_rows_otherwise(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -25,22 +26,39 @@ print(take_gpu(sys.argv[2:], Path(sys.argv[1])), flush=True)
 sys.stdin.read()
 """
 
-# As on a machine with two GPUs, none of which is ever used.
+# As on a machine with so many GPUs, none of which is ever used.
 SHARES = """
+import sys
 import tensorflow as tf
 from tensorflow.python.eager import context
 from hpo.training.gpus import share_gpus, used_device
 
 now = context.context()
 now.list_physical_devices()
-gpus = [context.PhysicalDevice(f"/physical_device:GPU:{number}", "GPU") for number in (0, 1)]
+names = [f"/physical_device:GPU:{number}" for number in range(int(sys.argv[1]))]
+gpus = [context.PhysicalDevice(name, "GPU") for name in names]
 now._physical_devices += gpus
 now._visible_device_list += gpus
 now._memory_growth_map |= dict.fromkeys(gpus)
 
-share_gpus()
-share_gpus()
-print(used_device(), [now.get_memory_growth(gpu) for gpu in gpus])
+counted = sys.argv[2] == "counted"
+share_gpus(counted=counted)
+share_gpus(counted=counted)
+print(used_device(), [now.get_memory_growth(gpu) for gpu in gpus], flush=True)
+"""
+
+FORKS = """
+import os, sys
+from pathlib import Path
+from hpo.training.gpus import take_gpu
+
+take_gpu(["0", "1"], Path(sys.argv[1]))
+child = os.fork()
+if not child:
+    sys.stdin.read()
+    os._exit(0)
+print(child, flush=True)
+os.kill(os.getpid(), 9)
 """
 
 
@@ -94,36 +112,86 @@ def test_a_process_that_sees_some_of_the_gpus_counts_on_those(take: Take) -> Non
     assert take("MIG-GPU-1/2/0", "2").index == 1
 
 
-def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (None, ["0", "1"]),
+        ("", ["0", "1"]),
+        ("3, 1", ["3", "1"]),
+        # What CUDA does not take for a GPU ends its list.
+        ("3,1,-1", ["3", "1"]),
+    ],
+)
+def test_names(monkeypatch: pytest.MonkeyPatch, given: str | None, names: list[str]) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert gpu_names(2) == ["0", "1"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
-    assert gpu_names(2) == ["3", "1"]
-    # What CUDA does not take for a GPU ends its list.
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1,-1")
-    assert gpu_names(2) == ["3", "1"]
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert gpu_names(2) == names
 
 
-def test_a_folder_that_can_not_be_used(tmp_path: Path) -> None:
-    (tmp_path / "gpus").touch()
-    with pytest.raises(OSError, match="gpus"):
-        take_gpu(["0", "1"], tmp_path / "gpus")
+def test_who_only_asks_is_not_counted(tmp_path: Path, take: Take) -> None:
+    folder = tmp_path / "gpus"
+    assert [take_gpu(["0", "1"], folder, counted=False) for _ in range(3)] == [0, 0, 0]
+    assert take("0", "1").index == 0
+    assert take_gpu(["0", "1"], folder, counted=False) == 1
+
+
+def test_a_process_that_the_user_s_code_has_forked_keeps_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "gpus"
+    forking = subprocess.Popen(
+        [sys.executable, "-c", FORKS, folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert forking.stdout is not None
+    child = int(forking.stdout.readline())
+    assert forking.wait() == -signal.SIGKILL
+    os.kill(child, 0)
+    assert take_gpu(["0", "1"], folder, counted=False) == 0
+    # Ends the child.
+    forking.communicate()
+
+
+def share(
+    folder: Path, gpus: int, how: str, visible: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TMPDIR": str(folder), "CUDA_VISIBLE_DEVICES": "-1"}
+    if visible is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = visible
+    return subprocess.run(
+        [sys.executable, "-c", SHARES, str(gpus), how],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.keras
 def test_tensorflow_uses_the_gpu_that_was_taken_and_of_its_memory_what_it_needs(
     tmp_path: Path,
 ) -> None:
-    taker = Taker(tmp_path / f"keras-hpo-gpus-{os.getuid()}", ("0", "1"))
+    folder = tmp_path / f"keras-hpo-gpus-{os.getuid()}"
+    taker = Taker(folder, ("0", "1"))
     try:
         assert taker.index == 0
-        done = subprocess.run(
-            [sys.executable, "-c", SHARES],
-            env={**os.environ, "TMPDIR": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = share(tmp_path, 2, "counted")
+        assert done.stdout == "GPU:1 [None, True]\n", done.stderr
+        # Made, and left by a process that has ended.
+        assert len(list(folder.glob("1.*"))) == 1
+        done = share(tmp_path, 1, "asked", visible="7")
+        assert done.stdout == "GPU:7 [True]\n", done.stderr
+        assert not list(folder.glob("7.*"))
     finally:
         taker.kill()
-    assert done.stdout == "GPU:1 [None, True]\n", done.stderr
+
+
+@pytest.mark.keras
+def test_a_folder_that_can_not_be_used(tmp_path: Path) -> None:
+    folder = tmp_path / f"keras-hpo-gpus-{os.getuid()}"
+    folder.touch()
+    done = share(tmp_path, 1, "counted")
+    assert done.returncode == 1
+    assert f"{folder}, which says what GPU" in done.stderr
+    assert "File exists; remove it, or set TMPDIR" in done.stderr

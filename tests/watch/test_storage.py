@@ -113,6 +113,19 @@ def test_a_part_of_a_large_study_and_what_comes_later(study: optuna.Study, watch
     assert numbers(watch(None), study) == list(range(22))
 
 
+def test_the_best_is_the_one_that_optuna_names(study: optuna.Study, watch: Watch) -> None:
+    add(study, *range(5, 15))
+    study.add_trial(create_trial(value=math.inf))
+    # Of a pruned trial the value may be on another scale.
+    pruned = [create_trial(state=TrialState.PRUNED, value=100 + number) for number in range(30)]
+    study.add_trials(pruned)
+    add(study, *range(5))
+    storage = watch(8)
+    shown = numbers(storage, study)
+    assert storage.get_best_trial(study._study_id).number == 10
+    assert {10, 9} <= set(shown)
+
+
 def test_a_large_study_without_a_note_says_so_too(study: optuna.Study, watch: Watch) -> None:
     add(study, *range(5))
     [shown] = watch(3).get_all_studies()

@@ -110,8 +110,7 @@ def print_checks(checks: list[Check]) -> None:
     colours = {"ok": "green", "warning": "yellow", "problem": "red"}
     for check in checks:
         words = f"{check.found}\n-> {check.advice}" if check.advice else check.found
-        # As Text: brackets in a path are no markup.
-        table.add_row(check.name, Text(check.state, colours[check.state]), Text(words))
+        table.add_row(check.name, Text(check.state, colours[check.state]), words)
     print_table(table)
 
 
@@ -134,14 +133,15 @@ def print_table(table: Any) -> None:
     """A table on stdout."""
     from rich.console import Console
 
-    Console().print(table)
+    # Brackets and colons in names and values are what they are.
+    Console(markup=False, emoji=False).print(table)
 
 
 def error_console() -> Any:
     """Where progress goes: stderr."""
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(stderr=True, markup=False, emoji=False)
 
 
 def print_json(content: Any) -> None:

@@ -181,7 +181,7 @@ def _as_table(data: object, target: str | list[str] | None) -> _Table | None:
     if not isinstance(data, pd.DataFrame):
         return None
     if target is None:
-        names = ", ".join(map(str, data.columns[-8:]))
+        names = ", ".join(map(str, data.columns))
         raise DataError(
             f"name the column to learn, such as target={str(data.columns[-1])!r}; "
             f"the DataFrame has: {names}"

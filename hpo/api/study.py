@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpo.artifacts import Place
+from hpo.errors import UsageError
 from hpo.export.exporting import export_best
 from hpo.export.values import Bundle
 from hpo.launch.places import artifacts_place, storage_url
@@ -50,8 +51,19 @@ class Site:
         storage: str | None,
         artifacts: str | Path | None,
     ) -> Site:
-        """The site for what a user gave; what was left out is as for the command."""
+        """The site for what a user gave; what was left out is as for the command.
+
+        Raises:
+            UsageError: The project is no folder, or the storage no text.
+        """
         folder = Path(project or "").resolve()
+        if not folder.is_dir():
+            raise UsageError(f"the project folder {folder} is not there; make it, or name another")
+        if not isinstance(storage, str | None):
+            raise UsageError(
+                "storage must be a database URL, such as 'sqlite:///hpo.db', or 'embedded'; "
+                f"received {type(storage).__name__}"
+            )
         url = storage_url(storage or os.environ.get("HPO_STORAGE"), folder)
         text = artifacts or os.environ.get("HPO_ARTIFACTS")
         place = artifacts_place(str(text) if text else None, folder)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +111,10 @@ def tune(
         KeyboardInterrupt: The trial in flight was given back; the same call goes on.
     """
     builder = find_builder(build)
-    if workers < 1:
-        raise UsageError(f"workers must be 1 or more, received {workers}")
+    if not isinstance(workers, Integral) or workers < 1:
+        raise UsageError(f"workers must be a whole number of 1 or more, received {workers!r}")
+    if not isinstance(lease, Real) or not 1 <= lease < math.inf:
+        raise UsageError(f"lease must be a number of seconds of 1 or more, received {lease!r}")
     if workers > 1 and builder.handed is not None:
         raise UsageError(
             f"{builder.reference.partition(':')[2]} exists in this process alone, so there can be "

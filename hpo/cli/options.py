@@ -131,6 +131,11 @@ def find_study(database: Database, study: str | None) -> StudyRecord:
     return open_study(database, names[0] if names else "(any)")
 
 
+def bundle_folder(project: Path, study: str, out: Path | None) -> Path:
+    """Where a study's bundle goes."""
+    return out or project / "bundles" / study
+
+
 def export_and_print(
     database: Database,
     record: StudyRecord,
@@ -143,6 +148,6 @@ def export_and_print(
     from hpo.export.exporting import export_best
 
     say("exporting the best model ...")
-    folder = out or project / "bundles" / record.name
+    folder = bundle_folder(project, record.name, out)
     exported = export_best(database, record, project, artifacts, folder, trainers)
     print_exported(exported, record)

@@ -10,6 +10,7 @@ import click
 from hpo.cli.options import (
     FOLDER,
     artifacts_option,
+    bundle_folder,
     db_timeout_option,
     export_and_print,
     find_study,
@@ -49,6 +50,7 @@ def run(
     Run again, it goes on where it stopped.
     """
     with trainers_of_command() as trainers:
+        from hpo.export.exporting import check_bundle_folder
         from hpo.launch.local import LaunchOptions, LocalWorkers
         from hpo.launch.running import work_through
         from hpo.launch.submit import submit_file
@@ -59,6 +61,9 @@ def run(
 
         say(f"checking {file} ...")
         study, url = load_study_file(file), storage_url(storage, project)
+        if not no_export:
+            # Now, and not when the search is over.
+            check_bundle_folder(bundle_folder(project, study.spec.name, out))
         artifacts = artifacts or str(project / "artifacts")
         options = LaunchOptions(
             study.spec.name,

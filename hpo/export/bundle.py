@@ -44,6 +44,8 @@ from hpo.training.compiling import has_logits, targets_for
 from hpo.training.epochs import evaluate
 from hpo.usercode import describe
 
+_FILES = ("model.keras", "config.yaml", "metrics.json")
+
 
 def write_bundle(task: ExportTask) -> Bundle:
     """Builds, restores, evaluates and saves the model of a trial.
@@ -117,10 +119,10 @@ def _check_prepared(inside: Features, searched: Features) -> None:
 
 @contextlib.contextmanager
 def _written_beside(folder: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `folder` when all went well."""
+    """A new folder that takes the place of `folder` when all went well, with its other files."""
     temporary, old = (folder.with_name(f".{folder.name}.{word}") for word in ("tmp", "old"))
-    for leftover in (temporary, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    _let_go(old, folder)
+    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -128,8 +130,21 @@ def _written_beside(folder: Path) -> Iterator[Path]:
             folder.rename(old)
         temporary.rename(folder)
     finally:
-        for leftover in (temporary, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        _let_go(old, folder)
+
+
+def _let_go(old: Path, folder: Path) -> None:
+    """Ends a change of folders, also one that a killed export has left: nobody's files are lost."""
+    if not old.exists():
+        return
+    if not folder.exists():
+        old.rename(folder)
+        return
+    for entry in old.iterdir():
+        if entry.name not in _FILES and not (folder / entry.name).exists():
+            entry.rename(folder / entry.name)
+    shutil.rmtree(old)
 
 
 def _build(bench: Bench, task: ExportTask) -> TrialModel:

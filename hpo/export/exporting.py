@@ -38,7 +38,7 @@ def export_best(
         UsageError: The folder holds something that is not a bundle.
     """
     trial = best_trial(database, record)
-    _check_folder(folder)
+    check_bundle_folder(folder)
     checkpoint = trial.attrs.get("checkpoint")
     if checkpoint is None:
         raise HpoError(f"trial {trial.number} of the study {record.name!r} left no checkpoint")
@@ -62,7 +62,8 @@ def export_best(
     return Exported(trial, bundle)
 
 
-def _check_folder(folder: Path) -> None:
+def check_bundle_folder(folder: Path) -> None:
+    """Raises UsageError for a folder that holds something else than a bundle."""
     if not folder.exists():
         return
     if not folder.is_dir() or (any(folder.iterdir()) and not (folder / "model.keras").is_file()):

@@ -23,6 +23,7 @@ from hpo.data.features import take
 from hpo.errors import BuilderError, HpoError
 from hpo.space import SpaceError, Suggest
 from hpo.space.mirrors import is_mirrored
+from hpo.space.values import fits, in_words
 from hpo.spec import StudySpec
 from hpo.spec.models import (
     AUGMENT_PARAMETERS,
@@ -79,6 +80,7 @@ def check_study(spec: StudySpec, project: Path, shared: Path | None = None) -> P
         problems += _check_metric(spec, metrics)
         parameters, asked, fixed = _ask_around(bench, first, suggested)
         problems += _never_asked(spec, parameters, asked, fixed)
+        problems += _never_so(spec, parameters)
         problems += _check_sampler(spec, suggested)
     except SpaceError as error:
         problems.append(StudyProblem(("space", error.entry), str(error)))
@@ -266,6 +268,21 @@ def _never_asked(
         hint = f"did you mean {near[0]!r}?" if near else f"it asks for: {', '.join(known)}"
         words = f"the builder {spec.model.builder} never asks for {name!r}; {hint}"
         problems.append(StudyProblem(("space", name), words))
+    return problems
+
+
+def _never_so(spec: StudySpec, parameters: dict[str, Parameter]) -> list[StudyProblem]:
+    """Conditions on what the builder declares that no trial can fulfil."""
+    problems = []
+    words = "{} never has this value: expected {} as the builder declares it, received {!r}"
+    for name, entry in spec.space.items():
+        conditions = entry.when if isinstance(entry, Parameter) else None
+        for parent, wanted in (conditions or {}).items():
+            declared = parameters.get(parent)
+            for value in wanted if isinstance(wanted, list) else [wanted]:
+                if declared is not None and not fits(value, declared):
+                    message = words.format(parent, in_words(declared), value)
+                    problems.append(StudyProblem(("space", name, "when", parent), message))
     return problems
 
 

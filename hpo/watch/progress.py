@@ -29,9 +29,9 @@ def progress_display(console: Console) -> Iterator[Display]:
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = (
-        TextColumn("[bold]{task.description}"),
+        TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[text]}"),
+        TextColumn("{task.fields[text]}", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as progress:
         yield _Bar(progress)

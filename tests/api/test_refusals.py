@@ -103,5 +103,25 @@ def test_values_of_numpy_are_plain(tmp_path: Path) -> None:
 
 def test_nothing_is_said_twice(tmp_path: Path) -> None:
     assert "trials is given twice" in refused(tmp_path, search={"trials": 3})
-    assert "workers must be 1 or more" in refused(tmp_path, workers=0)
     assert "not a database URL" in refused(tmp_path, storage="hpo.db")
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, "2", None])
+def test_what_is_no_number_of_workers(tmp_path: Path, workers: Any) -> None:
+    words = refused(tmp_path, workers=workers)
+    assert words == f"workers must be a whole number of 1 or more, received {workers!r}"
+
+
+@pytest.mark.parametrize("lease", [0, -1, "30", None, float("inf"), float("nan")])
+def test_what_is_no_lease(tmp_path: Path, lease: Any) -> None:
+    words = refused(tmp_path, lease=lease)
+    assert words == f"lease must be a number of seconds of 1 or more, received {lease!r}"
+
+
+def test_a_storage_and_a_project_of_another_kind(tmp_path: Path) -> None:
+    assert "storage must be a database URL" in refused(tmp_path, storage=3)
+    with pytest.raises(UsageError, match="nowhere is not there; make it"):
+        hpo.tune(lambda hp: hp, DATA, project=tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="nowhere is not there; make it"):
+        hpo.open_study("any", project=tmp_path / "nowhere")
+    assert list(tmp_path.iterdir()) == []

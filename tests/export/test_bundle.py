@@ -134,13 +134,37 @@ def contents(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_an_older_bundle_is_replaced(exported: Exported, tmp_path: Path) -> None:
+def test_an_older_bundle_is_replaced_and_other_files_stay(
+    exported: Exported, tmp_path: Path
+) -> None:
     folder = tmp_path / "bundle"
-    folder.mkdir()
+    (folder / "notes").mkdir(parents=True)
     (folder / "model.keras").write_text("old")
-    (folder / "old.txt").touch()
+    (folder / "predictions.csv").write_text("mine")
+    # What an export leaves that was killed while it changed the folders.
+    (tmp_path / ".bundle.old").mkdir()
+    (tmp_path / ".bundle.old" / "model.keras").write_text("older")
+    (tmp_path / ".bundle.old" / "more.csv").write_text("mine, too")
+    (tmp_path / ".bundle.tmp").mkdir()
     export(exported.task, folder)
-    assert contents(folder) == ["config.yaml", "metrics.json", "model.keras"]
+    bundle = ["config.yaml", "metrics.json", "model.keras"]
+    assert contents(folder) == sorted([*bundle, "more.csv", "notes", "predictions.csv"])
+    assert (folder / "predictions.csv").read_text() == "mine"
+    assert (folder / "model.keras").stat().st_size > 100
+    assert contents(tmp_path) == ["bundle"]
+
+
+def test_a_change_of_folders_that_was_killed_between_them(
+    exported: Exported, tmp_path: Path
+) -> None:
+    (tmp_path / ".bundle.old").mkdir()
+    (tmp_path / ".bundle.old" / "model.keras").write_text("old")
+    (tmp_path / ".bundle.old" / "predictions.csv").write_text("mine")
+    task = replace(exported.task, value=exported.task.value + 0.01)
+    with pytest.raises(HpoError, match="reached val_accuracy"):
+        export(task, tmp_path / "bundle")
+    export(exported.task, tmp_path / "bundle")
+    assert (tmp_path / "bundle" / "predictions.csv").read_text() == "mine"
     assert contents(tmp_path) == ["bundle"]
 
 

@@ -126,6 +126,35 @@ def test_what_the_builder_fixes_in_one_branch_alone(check: Check) -> None:
     assert check(source, space={"rate": 0.25}).problems == ()
 
 
+KINDS = """
+import keras
+
+def build(hp, input_shape, num_outputs):
+    kind = hp.Choice("kind", ["mlp", "linear"])
+    deep, layers = hp.Boolean("deep"), [keras.Input(input_shape)]
+    for _ in range(hp.Int("depth", 1, 2)):
+        layers.append(keras.layers.Dense(hp.Int("units", 4, 8), "relu"))
+    return keras.Sequential([*layers, keras.layers.Dense(num_outputs, "softmax")])
+"""
+
+
+@pytest.mark.parametrize("more", [{}, {"kind": "mlp"}])
+def test_conditions_that_no_trial_fulfils(check: Check, more: dict[str, Any]) -> None:
+    """Of what the builder declares, be it sampled or fixed."""
+    when = {"kind": ["mlp", "liner"], "deep": 3, "depth": 5}
+    found = problems(check(KINDS, space={"units": integer(4, 8, when=when), **more}))
+    assert found == {
+        ("space", "units", "when", "kind"): "kind never has this value: expected one of 'mlp', "
+        "'linear' as the builder declares it, received 'liner'",
+        ("space", "units", "when", "deep"): "deep never has this value: expected true or false as "
+        "the builder declares it, received 3",
+        ("space", "units", "when", "depth"): "depth never has this value: expected a whole number "
+        "from 1 to 2 as the builder declares it, received 5",
+    }
+    when = {"kind": "linear", "deep": True, "depth": [1, 2]}
+    assert problems(check(KINDS, space={"units": integer(4, 8, when=when), **more})) == {}
+
+
 def test_a_metric_that_is_never_reported(check: Check) -> None:
     objective = {"metric": "val_acuracy", "direction": "maximize"}
     words = problems(check(PLAIN, objective=objective))["objective", "metric"]

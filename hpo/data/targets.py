@@ -66,6 +66,8 @@ def read_targets(
 
 
 def _read_values(y: NDArray[Any], names: tuple[str, ...] | None) -> Targets:
+    if y.dtype.kind in "US":
+        _check_numbers(y)
     if y.dtype.kind not in "iuf":
         raise DataError(
             f"`data.task` is regression, but y holds labels (dtype {y.dtype}); expected numbers. "
@@ -77,6 +79,28 @@ def _read_values(y: NDArray[Any], names: tuple[str, ...] | None) -> Targets:
         )
     _check_varies(y, names)
     return Targets("regression", y.astype(np.float32, copy=False))
+
+
+def _check_numbers(y: NDArray[Any]) -> None:
+    """Raises DataError for the first of texts that is no number."""
+    rows = y.reshape(len(y), -1)
+    wrong = [index for index, row in enumerate(rows) if not all(map(_is_number, row))]
+    if not wrong:
+        return
+    text = next(_name(each) for each in rows[wrong[0]] if not _is_number(each))
+    raise DataError(
+        f"`data.task` is regression, but {len(wrong)} of {len(y)} rows of y hold no numbers, the "
+        f"first is {text!r} in row {wrong[0]}, counted from 0. Mend these rows or leave them out, "
+        "or set task: auto for classes."
+    )
+
+
+def _is_number(text: Any) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_varies(y: NDArray[Any], names: tuple[str, ...] | None) -> None:

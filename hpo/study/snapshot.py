@@ -207,11 +207,27 @@ def best_trial(database: Database, record: StudyRecord) -> BestTrial:
 def _best_trial(connection: sa.Connection, record: StudyRecord) -> BestTrial:
     row = _best_row(connection, record)
     if row is None:
-        raise NoUsableTrialError(
-            f"no finished trial of the study {record.name!r} has a value yet; "
-            f"see hpo status {record.name}"
-        )
+        raise NoUsableTrialError(_without_value(connection, record))
     return read_trial(connection, row.trial_id)
+
+
+def _without_value(connection: sa.Connection, record: StudyRecord) -> str:
+    """Says that no trial has a value, and what most of them ended with."""
+    words = f"no finished trial of the study {record.name!r} has a value yet"
+    attr = t.trial_user_attributes.c
+    reasons = (
+        sa.select(attr.value_json, sa.func.count())
+        .join(t.trials, t.trials.c.trial_id == attr.trial_id)
+        .join(t.hpo_slots, _OURS)
+        .where(t.hpo_slots.c.study_id == record.study_id, attr.key == "reason")
+        .group_by(attr.value_json)
+        .order_by(sa.func.count().desc(), attr.value_json)
+        .limit(1)
+    )
+    most = connection.execute(reasons).one_or_none()
+    if most is None:
+        return f"{words}; see hpo status {record.name}"
+    return f"{words}; {most[1]} of them ended with: {json.loads(most[0])}"
 
 
 def read_trial(connection: sa.Connection, trial_id: int) -> BestTrial:

@@ -172,6 +172,18 @@ def test_validate_says_what_it_found(hpo: Hpo, tmp_path: Path, forkserver: str) 
     assert not (tmp_path / "hpo.db").exists()
 
 
+def test_a_folder_that_is_no_bundle_is_refused_before_the_search(
+    hpo: Hpo, tmp_path: Path, forkserver: str
+) -> None:
+    write(tmp_path, study())
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    done = hpo("run", "study.yaml", "--out", "mine", HPO_FORKSERVER=forkserver)
+    assert done.returncode == 2
+    assert "mine exists and is no bundle; choose another --out" in done.stderr
+    assert not (tmp_path / "hpo.db").exists()
+
+
 def test_a_trial_that_never_had_a_value_leaves_nothing_to_export(
     hpo: Hpo, tmp_path: Path, forkserver: str
 ) -> None:

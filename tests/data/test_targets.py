@@ -59,7 +59,10 @@ def test_asked_for_tasks() -> None:
     ("y", "task", "message"),
     [
         ([0, 1, 2], "binary", "is binary, but y has 3 classes"),
-        (["a", "b"], "regression", "is regression, but y holds labels"),
+        (["a", "b"], "regression", "2 of 2 rows of y hold no numbers, the first is 'a' in row 0"),
+        (["1.5", "n.a.", "2"], "regression", "1 of 3 rows .*, the first is 'n.a.' in row 1"),
+        ([["1", "2"], ["3", ""]], "regression", "1 of 2 rows .*, the first is '' in row 1"),
+        (["1", "2"], "regression", "is regression, but y holds labels .* save y as floats"),
         ([True, False], "regression", "is regression, but y holds labels"),
         ([0.5, 1.0], "binary", "is binary, but y holds fractions"),
         ([0.5, 1.0], "multiclass", "is multiclass, but y holds fractions"),

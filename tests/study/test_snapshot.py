@@ -130,6 +130,16 @@ def test_no_usable_trial(database: Database) -> None:
     assert best_numbers(database, record, 3, range(9)) == []
 
 
+def test_what_ended_trials_without_a_value(database: Database) -> None:
+    record = new_study(database, trials=9)
+    slots = slots_of(database, record)
+    for state, reason in (("FAIL", "crash"), ("PRUNED", "NaN"), ("PRUNED", "NaN")):
+        writes = TrialWrites(user_attrs={"reason": reason})
+        slots.write(claimed(slots), writes, Outcome(state, None))
+    with pytest.raises(NoUsableTrialError, match="has a value yet; 2 of them ended with: NaN"):
+        best_trial(database, record)
+
+
 def test_values_are_those_that_the_builder_received(database: Database) -> None:
     record = new_study(database, trials=1)
     slots, storage = slots_of(database, record), StudyStorage(database, record)

@@ -111,10 +111,17 @@ def submit(file: Path, project: Path, storage: str | None) -> None:
     """Check the study FILE and create the study, without working on it."""
     with trainers_of_command() as trainers:
         from hpo.launch.submit import submit as submit_study
+        from hpo.study.snapshot import take_snapshot
 
-        record = submit_study(file, storage_url(storage, project), project, trainers, warn)
+        url = storage_url(storage, project)
+        record = submit_study(file, url, project, trainers, warn)
+        with opened(url) as database:
+            snapshot = take_snapshot(database, record)
     click.echo(record.name)
-    say(f"{record.trials} trials; start workers with: hpo worker {record.name}")
+    if snapshot.state == "finished":
+        say(f"all of {record.trials} trials are finished; see: hpo best {record.name}")
+    else:
+        say(f"{record.trials} trials; start workers with: hpo worker {record.name}")
 
 
 @click.command("import-kerastuner")

@@ -100,6 +100,13 @@ def test_a_second_run_says_that_the_study_is_finished(finished: Project, tmp_pat
     assert len(load(again).get_trials()) == 8
 
 
+def test_submitted_again_it_says_so_too(finished: Project) -> None:
+    done = finished.hpo("submit", "study.yaml")
+    assert done.returncode == 0
+    assert done.stdout == "small\n"
+    assert "all of 8 trials are finished; see: hpo best small" in done.stderr
+
+
 def test_more_trials_extend_the_study(finished: Project, tmp_path: Path) -> None:
     more = Project(tmp_path / "copy", finished.forkserver)
     shutil.copytree(finished.folder, more.folder)

@@ -13,7 +13,7 @@ from hpo.artifacts import Place
 from hpo.errors import UsageError
 from hpo.export.exporting import export_best
 from hpo.export.values import Bundle
-from hpo.launch.places import artifacts_place, storage_url
+from hpo.launch.places import artifacts_place, bundle_folder, storage_url
 from hpo.study.database import Database
 from hpo.study.snapshot import BestTrial, Snapshot, best_trial, take_snapshot
 from hpo.study.studies import StudyRecord
@@ -138,7 +138,8 @@ class Study:
             HpoError: The model no longer reaches what the search reported.
         """
         site = self._site
-        target = Path(folder or site.project / "bundles" / self.name).resolve()
+        out = Path(folder) if folder else None
+        target = bundle_folder(out, site.project, self.name).resolve()
         with self._opened() as database, opened_trainers(self._builder) as trainers:
             exported = export_best(
                 database, self._record, site.project, site.artifacts, target, trainers

@@ -14,7 +14,7 @@ import click
 from hpo.artifacts import Place, open_artifacts
 from hpo.console import print_exported, say
 from hpo.errors import UsageError
-from hpo.launch.places import DB_TIMEOUT
+from hpo.launch.places import DB_TIMEOUT, bundle_folder
 
 if TYPE_CHECKING:
     from hpo.study.database import Database
@@ -131,11 +131,6 @@ def find_study(database: Database, study: str | None) -> StudyRecord:
     return open_study(database, names[0] if names else "(any)")
 
 
-def bundle_folder(project: Path, study: str, out: Path | None) -> Path:
-    """Where a study's bundle goes."""
-    return out or project / "bundles" / study
-
-
 def export_and_print(
     database: Database,
     record: StudyRecord,
@@ -148,6 +143,6 @@ def export_and_print(
     from hpo.export.exporting import export_best
 
     say("exporting the best model ...")
-    folder = bundle_folder(project, record.name, out)
+    folder = bundle_folder(out, project, record.name)
     exported = export_best(database, record, project, artifacts, folder, trainers)
     print_exported(exported, record)

@@ -10,7 +10,6 @@ import click
 from hpo.cli.options import (
     FOLDER,
     artifacts_option,
-    bundle_folder,
     db_timeout_option,
     export_and_print,
     find_study,
@@ -21,7 +20,7 @@ from hpo.cli.options import (
     trainers_of_command,
 )
 from hpo.console import error_console, log_to_stderr, print_best, say, warn
-from hpo.launch.places import artifacts_place, storage_url
+from hpo.launch.places import artifacts_place, bundle_folder, storage_url
 
 
 @click.command()
@@ -63,7 +62,7 @@ def run(
         study, url = load_study_file(file), storage_url(storage, project)
         if not no_export:
             # Now, and not when the search is over.
-            check_bundle_folder(bundle_folder(project, study.spec.name, out))
+            check_bundle_folder(bundle_folder(out, project, study.spec.name))
         artifacts = artifacts or str(project / "artifacts")
         options = LaunchOptions(
             study.spec.name,

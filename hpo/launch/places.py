@@ -20,3 +20,8 @@ def storage_url(storage: str | None, project: Path) -> str:
 def artifacts_place(artifacts: str | None, project: Path) -> Place:
     """Folder or URL of checkpoints and pictures."""
     return open_artifacts(artifacts) if artifacts else project / "artifacts"
+
+
+def bundle_folder(out: Path | None, project: Path, study: str) -> Path:
+    """Folder of a study's exported bundle."""
+    return out or project / "bundles" / study

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -48,17 +47,16 @@ print(used_device(), [now.get_memory_growth(gpu) for gpu in gpus], flush=True)
 """
 
 FORKS = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 from hpo.training.gpus import take_gpu
 
 take_gpu(["0", "1"], Path(sys.argv[1]))
-child = os.fork()
-if not child:
-    sys.stdin.read()
-    os._exit(0)
-print(child, flush=True)
-os.kill(os.getpid(), 9)
+if os.fork():
+    signal.pause()
+# Said by the child, so that what it does after a fork is done.
+print(os.getpid(), flush=True)
+sys.stdin.read()
 """
 
 
@@ -146,7 +144,9 @@ def test_a_process_that_the_user_s_code_has_forked_keeps_nothing(tmp_path: Path)
     )
     assert forking.stdout is not None
     child = int(forking.stdout.readline())
-    assert forking.wait() == -signal.SIGKILL
+    assert take_gpu(["0", "1"], folder, counted=False) == 1
+    forking.kill()
+    forking.wait()
     os.kill(child, 0)
     assert take_gpu(["0", "1"], folder, counted=False) == 0
     # Ends the child.

@@ -18,6 +18,7 @@ class TrialTask:
         token: The lease's.
         folder: For its checkpoints.
         reported: The last epoch that the study knows of, 0 if none.
+        pruned: Whether it has been told to end by a report; only its last checkpoint is read.
     """
 
     number: int
@@ -25,6 +26,7 @@ class TrialTask:
     token: int
     folder: Place
     reported: int
+    pruned: bool = False
 
 
 @dataclass(frozen=True)

@@ -115,25 +115,29 @@ class CheckpointFolder:
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint that can be read; damaged ones are passed over.
 
-        The best one that it refers to is written again under this lease's token: the lease before
-        may still be deleting files.
+        It and the best one that it refers to are written again under this lease's token: the lease
+        before may still be deleting files.
         """
         files = (file for file in self._files() if file[2].suffix == ".zip")
         for token, _epoch, path in sorted(files, reverse=True):
             checkpoint = load_checkpoint(path)
-            if checkpoint is not None and self._adopt_best(checkpoint, token):
+            if checkpoint is not None and self._adopt(checkpoint, token):
                 return checkpoint
         return None
 
-    def _adopt_best(self, checkpoint: Checkpoint, token: int) -> bool:
-        epoch = checkpoint.progress.get("best_epoch")
-        if epoch is None:
-            return True
-        best = load_checkpoint(_path(self.folder, epoch, token))
-        if best is None:
-            return False
+    def _adopt(self, checkpoint: Checkpoint, token: int) -> bool:
+        """Makes the files of a checkpoint this lease's; whether the best one could be read."""
+        best = checkpoint
+        epoch = checkpoint.progress.get("best_epoch") or checkpoint.epoch
+        if epoch != checkpoint.epoch:
+            found = load_checkpoint(_path(self.folder, epoch, token))
+            if found is None:
+                return False
+            best = found
         if token != self.token:
-            self.save(best.epoch, best.weights, best.optimizer, best.progress)
+            # The best one last: alone it would be the newest for the next lease.
+            for each in (checkpoint,) if best is checkpoint else (checkpoint, best):
+                self.save(each.epoch, each.weights, each.optimizer, each.progress)
         return True
 
     def _files(self) -> list[tuple[int, int, Place]]:

@@ -87,13 +87,11 @@ class Run(ABC):
                 return True
         return False
 
+    @property
     def best_checkpoint(self) -> Place | None:
-        """The best epoch's file; every other one is removed."""
+        """The best epoch's file; the last one's stays beside it until the study knows the end."""
         best = self.progress.best_epoch
-        if best is None:
-            return None
-        self._checkpoints.keep_only({best})
-        return self._checkpoints.path(best)
+        return None if best is None else self._checkpoints.path(best)
 
     def _begin_epoch(self) -> None:
         self._seed_epoch(self.progress.epoch + 1)
@@ -113,9 +111,7 @@ class Run(ABC):
         if rule is not None and stops_early(progress, value, rule, self._objective):
             self.ended = True
         self._save()
-        # The study knows epochs that are trained again because their checkpoint was damaged.
-        known = progress.epoch <= self._task.reported
-        return not known and channel.report(progress.epoch, value)
+        return channel.report(progress.epoch, value)
 
     def _set_rate(self) -> None:
         if self._rate is not None and self._training.schedule is not None:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, replace
 
 from hpo.artifacts import Place
+from hpo.errors import DivergedError
 from hpo.training.bench import Bench, TrialModel, build_model, make_runner
 from hpo.training.channel import Begun, Channel, TrialTask
 from hpo.training.epochs import forgotten_gradients
@@ -19,10 +20,16 @@ from hpo.training.state import averages
 
 @dataclass(frozen=True, eq=False)
 class TrialEnd:
-    """How training went: its history and whether it was pruned."""
+    """How training went.
+
+    Attributes:
+        diverged: What became NaN or infinite, and when; None if nothing did.
+        checkpoint: File of the best epoch; None when no epoch has ended.
+    """
 
     progress: Progress
     pruned: bool
+    diverged: str | None
     checkpoint: Place | None
 
 
@@ -30,7 +37,6 @@ def run_trial(bench: Bench, task: TrialTask, channel: Channel) -> TrialEnd:
     """Runs a trial from its last checkpoint, or from the start, to its end.
 
     Raises:
-        DivergedError: The loss or the objective became NaN or infinite.
         BuilderError: The builder makes another model than the one that the checkpoint is of.
         ArtifactsError: A checkpoint can't be written or read; the trial is not to blame.
         Exception: Whatever the builder or the training raised.
@@ -40,8 +46,12 @@ def run_trial(bench: Bench, task: TrialTask, channel: Channel) -> TrialEnd:
         run = (GraphRun if bench.builder.own_fit is None else OwnFitRun)(bench, task, built)
         run.restore()
         channel.begin(Begun(run.progress.epoch, built.model.count_params(), used_device()))
-        pruned = run.repeat_reports(channel) or run.train(channel)
-        return TrialEnd(run.progress, pruned, run.best_checkpoint())
+        pruned, diverged = task.pruned, None
+        try:
+            pruned = pruned or run.repeat_reports(channel) or run.train(channel)
+        except DivergedError as error:
+            diverged = str(error)
+        return TrialEnd(run.progress, pruned, diverged, run.best_checkpoint)
 
 
 class GraphRun(Run):

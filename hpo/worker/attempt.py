@@ -11,7 +11,7 @@ from typing import Any
 
 import optuna
 
-from hpo.artifacts import remove_folder
+from hpo.artifacts import Place, list_folder, remove_file, remove_folder
 from hpo.errors import BuilderError, StorageError
 from hpo.spec import StudySpec
 from hpo.study.leases import Lease, Outcome, Slots
@@ -30,6 +30,10 @@ _MESSAGE_SECONDS = 0.2
 _REPORT_PATIENCE = 1.0
 # How the exceptions of Python, NumPy and TensorFlow are called.
 _OUT_OF_MEMORY = ("MemoryError", "ResourceExhaustedError")
+
+
+# The system attribute of a trial that is to end, in case its worker dies before it has.
+_PRUNED = "hpo:pruned"
 
 
 class Step(enum.Enum):
@@ -59,11 +63,13 @@ class Attempt:
         self._storage = storage
         self._paths = paths
         self._trainer = trainer
-        folder = paths.trial(lease.number)
+        self._folder = folder = paths.trial(lease.number)
+        self._kept: Place | None = None
         if record.mark is None and not lease.resumed:
             # Of another study of this name, which could have left it there.
             remove_folder(folder)
         stored = storage.hold(lease)
+        self._reported = max(stored.intermediate_values, default=0)
         self._study = make_study(storage, record, make_sampler(spec, lease.slot), make_pruner(spec))
         self._trial = optuna.Trial(self._study, lease.trial_id)
         trainer.send(
@@ -72,7 +78,8 @@ class Attempt:
                 seed=trial_seed(spec.training.seed, lease.slot),
                 token=lease.token,
                 folder=folder,
-                reported=max(stored.intermediate_values, default=0),
+                reported=self._reported,
+                pruned=_PRUNED in stored.system_attrs,
             )
         )
 
@@ -100,6 +107,16 @@ class Attempt:
             raise message.as_error()
         return Step.GOES_ON
 
+    def tidy(self) -> None:
+        """Removes the checkpoints of the ended trial but the best one.
+
+        Raises:
+            ArtifactsError: They can't be removed.
+        """
+        for path in list_folder(self._folder):
+            if path != self._kept:
+                remove_file(path)
+
     def _suggest(self, asked: m.Suggest) -> m.Suggested | m.Rejected:
         try:
             value = suggest(self._trial, asked.name, asked.parameter)
@@ -124,42 +141,55 @@ class Attempt:
 
     def _should_prune(self, report: m.Report) -> bool:
         """Writes the report; while the database is away it is kept and training goes on."""
-        self._trial.report(report.value, report.epoch)
+        trial_id, prune = self._lease.trial_id, False
         self._storage.read_patience = _REPORT_PATIENCE
         try:
-            prune = bool(self._trial.should_prune()) and not self._leads()
+            if report.epoch > self._reported:
+                self._trial.report(report.value, report.epoch)
+                prune = bool(self._trial.should_prune()) and not self._leads(self._best_value())
+            else:
+                # Trained again, as its checkpoint was lost. What is reported is what is saved;
+                # Optuna's trial keeps the first.
+                self._storage.set_trial_intermediate_value(trial_id, report.epoch, report.value)
+            if prune:
+                self._storage.set_trial_system_attr(trial_id, _PRUNED, report.epoch)
             self._storage.flush(self._slots, _REPORT_PATIENCE)
         except StorageError as error:
-            logger.warning("trial %d goes on: %s", self._lease.number, error)
-            return False
+            words = "is pruned" if prune else "goes on"
+            logger.warning("trial %d %s: %s", self._lease.number, words, error)
         finally:
             self._storage.read_patience = None
         return prune
 
     def _finish(self, finished: m.Finished) -> None:
-        attrs = {
-            "epochs": finished.epochs,
-            "best_epoch": finished.best_epoch,
-            "seconds": round(finished.seconds, 3),
-            "checkpoint": self._paths.relative(finished.checkpoint),
-        }
-        for key, value in attrs.items():
-            self._trial.set_user_attr(key, value)
+        self._trial.set_user_attr("epochs", finished.epochs)
+        self._trial.set_user_attr("seconds", round(finished.seconds, 3))
+        if finished.checkpoint is not None:
+            self._trial.set_user_attr("best_epoch", finished.best_epoch)
+            self._trial.set_user_attr("checkpoint", self._paths.relative(finished.checkpoint))
         self._paths.attach(self._trial, finished.files)
-        state = "PRUNED" if finished.pruned else "COMPLETE"
-        self._end(Outcome(state, self._best_value()))
+        if finished.diverged is None:
+            self._end(Outcome("PRUNED" if finished.pruned else "COMPLETE", finished.value))
+        else:
+            self._end_diverged(finished)
+        self._kept = finished.checkpoint
+
+    def _end_diverged(self, finished: m.Finished) -> None:
+        reason = self._note_reason("diverged", str(finished.diverged))
+        # Not failed: samplers learn from pruned trials and pass over failed ones.
+        state = "COMPLETE" if self._leads(finished.value) else "PRUNED"
+        failure = "diverged" if finished.value is None else None
+        self._end(Outcome(state, finished.value, failure), reason)
+
+    def _note_reason(self, kind: str, words: str) -> str:
+        reason = f"{kind}: {words}"
+        logger.warning("trial %d: %s", self._lease.number, reason)
+        self._trial.set_user_attr("reason", reason)
+        return reason
 
     def _fail(self, failed: m.Failed) -> Step:
-        reason = f"{failed.kind}: {failed.message}"
-        logger.warning("trial %d: %s", self._lease.number, reason)
+        reason = self._note_reason("exception", failed.message)
         self._trial.set_user_attr("epochs", failed.epochs)
-        self._trial.set_user_attr("reason", reason)
-        if failed.kind == "diverged":
-            # Not failed: samplers learn from pruned trials and pass over failed ones.
-            state = "COMPLETE" if self._leads() else "PRUNED"
-            value = self._best_value()
-            self._end(Outcome(state, value, failed.kind if value is None else None), reason)
-            return Step.ENDED
         self._trial.set_user_attr("traceback", failed.traceback)
         kind = failed.message.partition(":")[0]
         if kind.endswith(_OUT_OF_MEMORY):
@@ -182,14 +212,13 @@ class Attempt:
             self._slots.stop_after_equal_failures(limit, reason)
         logger.info("trial %d: %s, %s", self._lease.number, outcome.state, _shown(outcome.value))
 
-    def _leads(self) -> bool:
-        """Whether it is the best of all that are complete or run; such a trial is never pruned.
+    def _leads(self, value: float | None) -> bool:
+        """Whether with this value it is the best of all that are complete or run.
 
-        Optuna looks for the best trial among the complete ones. So its best trial is ours. Reports
-        only ever raise what a trial has reached, so two trials that look at the same time never
-        give each other up.
+        Such a trial is never pruned. Optuna looks for the best trial among the complete ones. So
+        its best trial is ours. Reports only ever raise what a trial has reached, so two trials that
+        look at the same time never give each other up.
         """
-        value = self._best_value()
         if value is None:
             return False
         sign = 1 if self._spec.objective.direction == "maximize" else -1
@@ -204,7 +233,7 @@ class Attempt:
         return (sign * value, -self._lease.number) > (sign * reached, -number)
 
     def _best_value(self) -> float | None:
-        """The best epoch's value, however the trial has ended."""
+        """The best epoch's value so far."""
         reported = self._storage.get_trial(self._lease.trial_id).intermediate_values.values()
         values = [value for value in reported if math.isfinite(value)]
         if not values:

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hpo.errors import ArtifactsError, DivergedError, HpoError, TrialError
+from hpo.errors import ArtifactsError, HpoError, TrialError
 from hpo.spec import StudySpec
 from hpo.spec.models import Parameter, Scalar
 from hpo.worker import messages as m
@@ -149,21 +149,20 @@ class TrainerSide:
         channel = _PipeChannel(self._pipe)
         try:
             end = run_trial(self._bench, run, channel)
-            assert end.checkpoint is not None
             title = f"trial {run.number}"
             files = draw_curve(end.progress, self._bench.spec.objective, title)
         except ArtifactsError as error:
             return m.Refused(type(error).__name__, str(error))
-        except DivergedError as error:
-            return m.Failed("diverged", str(error), "", channel.epochs)
         except Exception as error:  # noqa: BLE001 - user code may raise anything
             words = f"{type(error).__name__}: {error}"
-            return m.Failed("exception", words, traceback.format_exc(), channel.epochs)
+            return m.Failed(words, traceback.format_exc(), channel.epochs)
         progress = end.progress
         return m.Finished(
             pruned=end.pruned,
+            diverged=end.diverged,
             epochs=progress.epoch,
-            best_epoch=progress.best_epoch or 0,
+            best_epoch=progress.best_epoch,
+            value=progress.best_value,
             seconds=progress.seconds,
             checkpoint=end.checkpoint,
             files=files,

@@ -264,7 +264,7 @@ class Worker:
             while not (self._stop.is_set() or keeper.lost or keeper.study_stopped):
                 step = attempt.step()
                 if step is Step.ENDED:
-                    self._tidy()
+                    self._tidy(attempt)
                     return 1
                 if step is Step.GIVEN_BACK:
                     return 0
@@ -302,8 +302,10 @@ class Worker:
         self._tidy()
         return 1
 
-    def _tidy(self) -> None:
+    def _tidy(self, ended: Attempt | None = None) -> None:
         try:
+            if ended is not None:
+                ended.tidy()
             self._paths.keep_best(self._database, self._record, self._slots)
         except (StorageError, ArtifactsError) as error:
             logger.warning("old checkpoints were not removed: %s", error)

@@ -121,25 +121,29 @@ class Finished:
     """Training has ended.
 
     Attributes:
+        diverged: What became NaN or infinite, and when.
         epochs: Epochs run in all, those of earlier leases included.
+        best_epoch: From 1; like `value` and `checkpoint` None when no epoch has ended.
+        value: The best epoch's, which is the one of the model in `checkpoint`.
         seconds: Time spent training them.
         checkpoint: File of the best epoch.
         files: To be shown with the trial.
     """
 
     pruned: bool
+    diverged: str | None
     epochs: int
-    best_epoch: int
+    best_epoch: int | None
+    value: float | None
     seconds: float
-    checkpoint: Place
+    checkpoint: Place | None
     files: tuple[Attachment, ...]
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The trial went wrong; `kind` is `diverged` or `exception`."""
+    """Builder or training raised."""
 
-    kind: str
     message: str
     traceback: str
     epochs: int

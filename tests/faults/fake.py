@@ -143,9 +143,11 @@ def _train(spec: StudySpec, task: m.TrialTask, pipe: Connection, log: Path) -> A
     done = last.epoch if last is not None else 0
     pipe.send(m.Begun(done, 1, "CPU"))
     args = spec.model.args
+    # From this epoch on it gets worse.
+    most = args.get("best", spec.training.epochs)
     for epoch in range(task.reported + 1, done + 1):
-        ask(m.Report(epoch, _value(x, epoch)))
-    epoch = done
+        ask(m.Report(epoch, _value(x, epoch, most)))
+    epoch, pruned, diverged = done, task.pruned, None
     for epoch in range(done + 1, spec.training.epochs + 1):
         if task.number in args.get("deadly", []):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -154,30 +156,37 @@ def _train(spec: StudySpec, task: m.TrialTask, pipe: Connection, log: Path) -> A
             os._exit(1)
         # The trial's number as text: how many of its attempts raise.
         if task.token <= args.get("raising", {}).get(str(task.number), 0):
-            return m.Failed("exception", "RuntimeError: bad luck", "Traceback: ...", epoch - 1)
+            return m.Failed("RuntimeError: bad luck", "Traceback: ...", epoch - 1)
         if task.number in args.get("diverging", []) and epoch == 3:
-            return m.Failed("diverged", "loss became nan in epoch 3", "", 2)
+            diverged, epoch = "loss became nan in epoch 3", 2
+            break
         # Not time.sleep, which fails where libfaketime sets the clock.
         threading.Event().wait(args["seconds"])
         with log.open("a") as file:
             file.write(f"{task.number} {epoch} {task.token}\n")
-        progress = {"best_epoch": epoch}
-        checkpoints.save(epoch, [np.full(args.get("numbers", 3), x * epoch)], [], progress)
-        checkpoints.keep_only({epoch})
-        if ask(m.Report(epoch, _value(x, epoch))).prune:
+        best = min(epoch, most)
+        checkpoints.save(
+            epoch, [np.full(args.get("numbers", 3), x * epoch)], [], {"best_epoch": best}
+        )
+        checkpoints.keep_only({epoch, best})
+        if ask(m.Report(epoch, _value(x, epoch, most))).prune:
+            pruned = True
             break
+    best = min(epoch, most)
     return m.Finished(
-        pruned=False,
+        pruned=pruned,
+        diverged=diverged,
         epochs=epoch,
-        best_epoch=epoch,
+        best_epoch=best,
+        value=_value(x, best, most),
         seconds=0.0,
-        checkpoint=checkpoints.path(epoch),
+        checkpoint=checkpoints.path(best),
         files=(m.Attachment("history.csv", b"epoch"),),
     )
 
 
-def _value(x: float, epoch: int) -> float:
-    return x * epoch
+def _value(x: float, epoch: int, best: int) -> float:
+    return x * min(epoch, 2 * best - epoch)
 
 
 def _signal_at(database: Database, statement: str, number: signal.Signals, whom: str) -> None:

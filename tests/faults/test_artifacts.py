@@ -66,11 +66,11 @@ def test_row_25_a_study_that_is_made_again_starts_anew(sqlite_farm: Farm, artifa
 def test_what_is_left_when_a_study_has_ended(sqlite_farm: Farm, artifacts: str) -> None:
     """The best checkpoint of the best three trials, a picture of each trial, and nothing else."""
     farm = sqlite_farm
-    farm.submit(fake_spec(search={"trials": 6, "sampler": "random"}))
+    model = {"builder": "fake:fake", "args": {"seconds": 0.05, "best": 3}}
+    farm.submit(fake_spec(model=model, search={"trials": 6, "sampler": "random"}))
     first = farm.worker("--artifacts", artifacts)
     wait_for(lambda: farm.reports() >= 12)
-    first.kill()
-    first.communicate()
+    farm.kill_in_a_trial(first)
     farm.workers(2, "--artifacts", artifacts)
     farm.leave()
     best = farm.query(

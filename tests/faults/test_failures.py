@@ -56,6 +56,9 @@ def test_row_21_a_trial_that_diverges_is_recorded(sqlite_farm: Farm) -> None:
     farm.leave()
     assert states(farm) == ["COMPLETE", "COMPLETE", "PRUNED", "COMPLETE"]
     assert attribute(farm, 2, "reason") == "diverged: loss became nan in epoch 3"
+    # Should the others fail, it is the best.
+    assert attribute(farm, 2, "checkpoint").endswith("/epoch-00002.1.zip")
+    assert attribute(farm, 2, "best_epoch") == 2
     assert farm.query("SELECT max(token) FROM hpo_slots") == [(1,)]
 
 

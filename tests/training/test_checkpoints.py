@@ -128,7 +128,9 @@ def test_a_new_lease_adopts_the_best(place: Place) -> None:
     assert after.path(2).name in names(place)
     # The lease before may go on deleting; the adopted file is out of its reach.
     before.keep_only({9})
-    assert names(place) == [after.path(2).name]
+    assert names(place) == [after.path(2).name, after.path(3).name]
+    # Also when this lease ends without an epoch of its own.
+    assert latest(CheckpointFolder(place, 6)).epoch == 3
     adopted = load_checkpoint(after.path(2))
     assert adopted is not None
     np.testing.assert_array_equal(adopted.weights[0], WEIGHTS[0] + 2)

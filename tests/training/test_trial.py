@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from hpo.errors import BuilderError, DivergedError
+from hpo.errors import BuilderError
 from hpo.training.channel import TrialTask
 from hpo.training.checkpoints import Checkpoint, CheckpointFolder, load_checkpoint
 from tests.training.trials import KilledError, MemoryChannel, lowest, make_spec, with_builder
@@ -37,8 +38,10 @@ class LastState(MemoryChannel):
         return super().report(epoch, value)
 
 
-def task(folder: Path, token: int = 1, reported: int = 0, seed: int = 11) -> TrialTask:
-    return TrialTask(number=3, seed=seed, token=token, folder=folder, reported=reported)
+def task(
+    folder: Path, token: int = 1, reported: int = 0, seed: int = 11, *, pruned: bool = False
+) -> TrialTask:
+    return TrialTask(3, seed, token, folder, reported, pruned)
 
 
 def run(bench: Bench, folder: Path, channel: MemoryChannel, **options: int) -> TrialEnd:
@@ -102,7 +105,9 @@ def test_row_05_killed_and_resumed_is_never_killed(
         assert whole.progress.scale < 1
 
 
-def test_the_best_checkpoint_is_what_remains(make_bench: MakeBench, tmp_path: Path) -> None:
+def test_the_best_and_the_last_checkpoint_remain_until_the_end_is_known(
+    make_bench: MakeBench, tmp_path: Path
+) -> None:
     # An absurd rate, so that the last epoch is not the best.
     training = {"epochs": 4, "batch_size": 128, "learning_rate": 0.5, "optimizer": "adam"}
     bench = make_bench(training=training, objective={"metric": "val_loss", "direction": "minimize"})
@@ -111,7 +116,8 @@ def test_the_best_checkpoint_is_what_remains(make_bench: MakeBench, tmp_path: Pa
     best = min(channel.reports, key=lambda epoch: channel.reports[epoch])
     assert (end.progress.best_epoch, end.progress.best_value) == (best, channel.reports[best])
     assert end.checkpoint == CheckpointFolder(tmp_path, 1).path(best)
-    assert list(tmp_path.iterdir()) == [end.checkpoint]
+    last = CheckpointFolder(tmp_path, 1).path(4)
+    assert set(tmp_path.iterdir()) == {end.checkpoint, last}
     assert [logs["val_loss"] for logs in end.progress.history] == [*channel.reports.values()]
 
 
@@ -153,7 +159,10 @@ def test_pruning_ends_a_trial_at_once(digits: Bench, tmp_path: Path) -> None:
     assert end.pruned
     assert list(channel.reports) == [1, 2]
     assert end.progress.epoch == 2
-    assert list(tmp_path.iterdir()) == [end.checkpoint]
+    # Told once, it ends for every lease.
+    again = run(digits, tmp_path, channel := MemoryChannel(), token=2, reported=2, pruned=True)
+    assert (again.pruned, again.progress.history) == (True, end.progress.history)
+    assert channel.reports == {}
 
 
 def test_a_repeated_report_may_prune(digits: Bench, tmp_path: Path) -> None:
@@ -186,7 +195,8 @@ def test_a_damaged_newest_checkpoint_is_made_again(digits: Bench, tmp_path: Path
     # Epoch 1 went when epoch 2 was the better one, so the trial begins again.
     end = run(digits, folder, channel := MemoryChannel(), token=2, reported=2)
     assert channel.begun[0].epoch == 0
-    assert list(channel.reports) == [3]
+    # What is reported is what is saved, though here it is the same.
+    assert list(channel.reports) == [1, 2, 3]
     assert end.progress.history == whole.progress.history
 
 
@@ -200,9 +210,44 @@ def test_a_changed_builder_does_not_go_on(make_bench: MakeBench, tmp_path: Path)
 
 def test_divergence_tells_the_epoch(make_bench: MakeBench, tmp_path: Path) -> None:
     bench = make_bench(space={"optimizer": "sgd", "learning_rate": 1e30})
-    with pytest.raises(DivergedError, match=r"loss became (nan|inf) in epoch 1$"):
-        run(bench, tmp_path, MemoryChannel())
+    end = run(bench, tmp_path, MemoryChannel())
+    assert end.diverged is not None
+    assert re.fullmatch(r"loss became (nan|inf) in epoch 1", end.diverged)
+    assert end.checkpoint is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_diverged_keeps_its_best_epoch(digits: Bench, tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        run(digits, tmp_path, MemoryChannel(die_after=2))
+    folder = CheckpointFolder(tmp_path, 1)
+    last = load_checkpoint(folder.path(2))
+    assert last is not None
+    wrong = [np.full_like(weight, np.nan) for weight in last.weights]
+    folder.save(2, wrong, last.optimizer, last.progress)
+    end = run(digits, tmp_path, channel := MemoryChannel(), token=2, reported=2)
+    assert end.diverged == "loss became nan in epoch 3"
+    assert channel.reports == {}
+    assert (end.progress.epoch, end.pruned) == (2, False)
+    assert end.checkpoint == CheckpointFolder(tmp_path, 2).path(2)
+
+
+def test_row_04_takeovers_without_an_epoch_between_lose_nothing(
+    make_bench: MakeBench, tmp_path: Path
+) -> None:
+    training = {"epochs": 5, "batch_size": 128, "learning_rate": 0.5, "optimizer": "adam"}
+    bench = make_bench(training=training, objective={"metric": "val_loss", "direction": "minimize"})
+    with pytest.raises(KilledError):
+        run(bench, tmp_path, MemoryChannel(die_after=4))
+    for token in (2, 3):
+        # Killed before it has trained an epoch.
+        folder = CheckpointFolder(tmp_path, token)
+        taken = folder.latest()
+        assert taken is not None
+        assert taken.progress["best_epoch"] < taken.epoch == 4
+    run(bench, tmp_path, channel := MemoryChannel(), token=4, reported=4)
+    assert channel.begun[0].epoch == 4
+    assert list(channel.reports) == [5]
 
 
 def test_seeds_decide(make_bench: MakeBench, tmp_path: Path) -> None:

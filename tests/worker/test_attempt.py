@@ -9,6 +9,8 @@ from typing import Any, cast
 
 import pytest
 
+from hpo.errors import StorageError
+from hpo.study import tables as t
 from hpo.study.database import Database
 from hpo.study.leases import Lease, Outcome
 from hpo.study.storage import StudyStorage
@@ -17,7 +19,7 @@ from hpo.worker import messages as m
 from hpo.worker.attempt import Attempt
 from hpo.worker.paths import StudyPaths
 from hpo.worker.trainers import Trainer
-from tests.study.rooms import claimed, new_study, slots_of
+from tests.study.rooms import claimed, new_study, rows, slots_of
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ class _Working:
 
     def __init__(self, database: Database, record: StudyRecord, name: str, folder: Path) -> None:
         self._slots = slots_of(database, record, name)
-        self._storage = StudyStorage(database, record)
+        self.storage = StudyStorage(database, record)
         self._trainer = _Trainer()
         self.lease: Lease = claimed(self._slots)
         self._attempt = Attempt(
@@ -54,19 +56,30 @@ class _Working:
             record.spec,
             record,
             self._slots,
-            self._storage,
+            self.storage,
             StudyPaths(folder, record.name, folder, record.mark),
             cast("Trainer", self._trainer),
         )
 
-    def is_pruned_after(self, epoch: int, value: float) -> bool:
-        self._trainer.says.append(m.Report(epoch, value))
+    @property
+    def task(self) -> m.TrialTask:
+        task: m.TrialTask = self._trainer.told[0]
+        return task
+
+    def hears(self, message: Any) -> None:
+        self._trainer.says.append(message)
         self._attempt.step()
+
+    def give_back(self) -> None:
+        self._slots.release(self.lease)
+
+    def is_pruned_after(self, epoch: int, value: float) -> bool:
+        self.hears(m.Report(epoch, value))
         answer: m.Answer = self._trainer.told[-1]
         return answer.prune
 
     def end(self, state: str, value: float | None) -> None:
-        self._storage.finish(self._slots, Outcome(state, value))
+        self.storage.finish(self._slots, Outcome(state, value))
 
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
@@ -101,3 +114,70 @@ def test_a_trial_that_leads_is_not_pruned(
     assert d.is_pruned_after(1, sign * 0.6), "as good as a complete one is not better"
     assert not d.is_pruned_after(2, sign * 0.7)
     assert not d.is_pruned_after(3, float("nan"))
+
+
+ALWAYS = {"pruner": {"type": "threshold", "upper": 0.0}}
+
+
+def test_a_trial_that_was_to_be_pruned_ends_in_other_hands(
+    database: Database, tmp_path: Path
+) -> None:
+    record = new_study(database, trials=2, search=ALWAYS)
+    leading = _Working(database, record, "a", tmp_path)
+    assert not leading.is_pruned_after(1, 0.9)
+    weak = _Working(database, record, "b", tmp_path)
+    assert not weak.task.pruned
+    assert weak.is_pruned_after(1, 0.1)
+    weak.give_back()
+    heir = _Working(database, record, "c", tmp_path)
+    assert heir.lease.number == weak.lease.number
+    assert (heir.task.reported, heir.task.pruned) == (1, True)
+
+
+def test_a_prune_stands_when_the_database_goes_away_then(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = new_study(database, trials=2, search=ALWAYS)
+    leading = _Working(database, record, "a", tmp_path)
+    assert not leading.is_pruned_after(1, 0.9)
+    weak = _Working(database, record, "b", tmp_path)
+
+    def away(*_: Any) -> None:
+        raise StorageError("the database is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(weak.storage, "flush", away)
+        assert weak.is_pruned_after(1, 0.1)
+    weak.hears(finished(tmp_path, pruned=True, value=0.1))
+    states = [row["state"] for row in rows(database, t.trials)]
+    assert states == ["RUNNING", "PRUNED"]
+
+
+def test_an_epoch_that_is_trained_again_has_the_value_that_is_saved(
+    database: Database, tmp_path: Path
+) -> None:
+    record = new_study(database, trials=2, search=ALWAYS)
+    first = _Working(database, record, "a", tmp_path)
+    assert not first.is_pruned_after(1, 0.9)
+    other = _Working(database, record, "b", tmp_path)
+    assert not other.is_pruned_after(1, 0.95)
+    first.give_back()
+    again = _Working(database, record, "c", tmp_path)
+    assert not again.is_pruned_after(1, 0.5), "the study has judged this epoch"
+    again.hears(finished(tmp_path, pruned=False, value=0.5))
+    reports = rows(database, t.trial_intermediate_values)
+    assert [row["intermediate_value"] for row in reports] == [0.5, 0.95]
+    assert [row["value"] for row in rows(database, t.trial_values)] == [0.5]
+
+
+def finished(folder: Path, *, pruned: bool, value: float) -> m.Finished:
+    return m.Finished(
+        pruned=pruned,
+        diverged=None,
+        epochs=1,
+        best_epoch=1,
+        value=value,
+        seconds=0.1,
+        checkpoint=folder / "epoch-00001.1.zip",
+        files=(),
+    )

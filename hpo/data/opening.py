@@ -229,6 +229,7 @@ def _signature(
         target_mean=_of_targets(np.mean, targets, split.train),
         target_std=_of_targets(np.std, targets, split.train),
         mask_value=preprocessing.mask_value,
+        target_shape=raw.y.shape[1:],
         form=form,
         warnings=(
             *raw.warnings,

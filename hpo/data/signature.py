@@ -30,8 +30,10 @@ class DataSignature:
     `vocabulary_sizes` has the number of codes of each input that holds whole numbers to be
     embedded. `target_mean` and `target_std` are those of each target in train, for regression; None
     otherwise. `mask_value` is what all features of a step hold that only pads a sequence; None when
-    all sequences have one length. `form` says what raw rows look like, `warnings` what a person
-    should look at. Two workers whose `fingerprint` is equal train on the same numbers.
+    all sequences have one length. `target_shape` is the shape of a row's targets as the data has
+    them: of classes () for their numbers, (1,) for a column of these, (classes,) for one-hot rows.
+    `form` says what raw rows look like, `warnings` what a person should look at. Two workers whose
+    `fingerprint` is equal train on the same numbers.
     """
 
     task: ResolvedTask
@@ -46,6 +48,7 @@ class DataSignature:
     target_mean: tuple[float, ...] | None = None
     target_std: tuple[float, ...] | None = None
     mask_value: float | None = None
+    target_shape: Shape = ()
     form: dict[str, Any] = field(default_factory=lambda: dict(ARRAYS))
     warnings: tuple[str, ...] = ()
 
@@ -56,7 +59,8 @@ class DataSignature:
     @classmethod
     def from_json(cls, text: str) -> DataSignature:
         content = json.loads(text)
-        known = {each.name: _as_tuple(content[each.name]) for each in fields(cls)}
+        # A study of before knows nothing of what was added since.
+        known = {k.name: _as_tuple(content[k.name]) for k in fields(cls) if k.name in content}
         if isinstance(known["input_shape"], dict):
             known["input_shape"] = {k: tuple(v) for k, v in known["input_shape"].items()}
         return cls(**known)

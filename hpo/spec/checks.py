@@ -1,7 +1,7 @@
 """Checks across the entries of a study file that need no Keras and no builder.
 
 A name in `repeat:` or `when:` that is not in `space:` passes: the builder may declare it, and only
-whoever has called the builder can tell.
+whoever has called the builder can tell. Whoever has, asks for `trainer_findings` too.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ def study_findings(
             _bad_names(names),
             _names_alike(names),
             _names_taken(names, sampled),
-            _trainer_entries(space),
             _repeats(sampled, space),
             _conditions(sampled, space, unread),
             _cycles(sampled),
@@ -83,13 +82,38 @@ def _names_taken(names: list[str], sampled: Mapping[str, Parameter]) -> Iterator
             yield _at_name(name, f'"{name}" is a name that "{base}" repeats into: rename one')
 
 
-def _trainer_entries(space: Space) -> Iterator[Finding]:
-    for name in TRAINING_PARAMETERS:
-        entry = space.get(name)
-        if isinstance(entry, Parameter):
-            yield from _trainer_parameter(name, entry)
-        elif entry is not None:
-            yield from _trainer_value(name, entry, ("space", name))
+def trainer_findings(space: Space, own: Collection[str]) -> list[Finding]:
+    """Finds entries under the trainer's own names that `training:` would not allow.
+
+    Only whoever has called the builder knows which of these names are its `own`, and may have
+    other values.
+    """
+    names = [name for name in TRAINING_PARAMETERS if name not in own]
+    entries = [(name, space[name]) for name in names if name in space]
+    conditions = [
+        (("space", name, "when", parent), parent, wanted)
+        for name, entry in space.items()
+        if isinstance(entry, Parameter)
+        for parent, wanted in (entry.when or {}).items()
+        if parent in names and parent not in space
+    ]
+    return list(
+        chain(
+            *(_trainer_entry(name, entry) for name, entry in entries),
+            *(
+                _trainer_value(parent, value, place)
+                for path, parent, wanted in conditions
+                for place, value in _each(path, wanted)
+            ),
+        )
+    )
+
+
+def _trainer_entry(name: str, entry: Parameter | Scalar) -> Iterator[Finding]:
+    if isinstance(entry, Parameter):
+        yield from _trainer_parameter(name, entry)
+    else:
+        yield from _trainer_value(name, entry, ("space", name))
 
 
 def _trainer_parameter(name: str, entry: Parameter) -> Iterator[Finding]:
@@ -163,16 +187,17 @@ def _conditions(
 def _condition(
     path: Path, parent: str, wanted: Scalar | list[Scalar], space: Space
 ) -> Iterator[Finding]:
-    places: list[tuple[Path, Scalar]] = [(path, wanted)] if not isinstance(wanted, list) else []
-    if isinstance(wanted, list):
-        places = [((*path, index), value) for index, value in enumerate(wanted)]
-    for place, value in places:
-        if parent in space:
-            message = _why_never(value, space[parent])
-            if message:
-                yield Finding(place, f"{parent} never has this value: {message}")
-        elif parent in TRAINING_PARAMETERS:
-            yield from _trainer_value(parent, value, place)
+    for place, value in _each(path, wanted) if parent in space else ():
+        message = _why_never(value, space[parent])
+        if message:
+            yield Finding(place, f"{parent} never has this value: {message}")
+
+
+def _each(path: Path, wanted: Scalar | list[Scalar]) -> list[tuple[Path, Scalar]]:
+    """The values of a condition, each with its place."""
+    if not isinstance(wanted, list):
+        return [(path, wanted)]
+    return [((*path, index), value) for index, value in enumerate(wanted)]
 
 
 def _why_never(value: Scalar, entry: Parameter | Scalar) -> str:

@@ -8,12 +8,14 @@ from typing import Any
 
 import keras
 
-from hpo.data import Part, SearchData, open_search_data
+from hpo.data import DataSignature, Part, SearchData, open_search_data
 from hpo.data.sharing import open_shared_data
 from hpo.data.tensors import Tensors
 from hpo.space import Suggest, Values
 from hpo.space.hyperparameters import TrialHyperParameters
 from hpo.spec import StudySpec
+from hpo.spec.checks import trainer_findings
+from hpo.spec.messages import FindingsError
 from hpo.training.augment import make_augmentation
 from hpo.training.builder import Builder, load_builder
 from hpo.training.compiling import (
@@ -21,15 +23,15 @@ from hpo.training.compiling import (
     Settings,
     class_weights,
     compile_model,
+    ends_in_logits,
     settle,
-    targets_for,
     training_defaults,
-    wants_one_hot,
 )
 from hpo.training.epochs import EpochRunner
 from hpo.training.graphs import GraphFolder
 from hpo.training.reuse import GraphCache, Structure
 from hpo.training.seeding import begin_session, forget_draws
+from hpo.training.targets import signature_for, target_form, targets_for
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class TrialModel:
     """A built and compiled model with the values that it was built from.
 
     Attributes:
+        signature: The data's, as this model takes it.
         unused: Entries of the study file's space that change nothing, because the builder compiles
             its model and does not ask for them.
     """
@@ -60,6 +63,7 @@ class TrialModel:
     model: keras.Model
     values: Values
     settings: Settings
+    signature: DataSignature
     unused: frozenset[str]
     hp: TrialHyperParameters
 
@@ -88,16 +92,28 @@ def prepare(
 
 
 def build_model(bench: Bench, suggest: Suggest, seed: int) -> TrialModel:
-    """A new, compiled model; equal seeds and values give equal weights."""
+    """A new, compiled model; equal seeds and values give equal weights.
+
+    Raises:
+        FindingsError: The study file's space has something for the trainer that it can't take.
+        SpaceError, SettingError, BuilderError: As the builder and the trainer ask for values.
+        Exception: Whatever the builder raised.
+    """
     begin_session(seed, bench.builder.settings)
     training = bench.spec.training
     values = Values(bench.spec.space, training_defaults(training), suggest)
     hp = TrialHyperParameters(values)
     model = bench.builder.build(hp)
+    if wrong := trainer_findings(bench.spec.space, values.declared):
+        raise FindingsError(wrong)
+    signature = signature_for(model, bench.data.signature)
     idle = set(COMPILED_IN) - set(values.taken) if model.compiled else set()
     settings = settle(values, training)
-    compile_model(model, settings, training, bench.data.signature)
-    return TrialModel(model, values, settings, frozenset(idle & set(bench.spec.space)), hp)
+    # A loop of the user's own needs no compiled model, and so no probabilities.
+    logits = bench.builder.own_fit is not None and ends_in_logits(model)
+    compile_model(model, settings, training, signature, logits=logits)
+    unused = frozenset(idle & set(bench.spec.space))
+    return TrialModel(model, values, settings, signature, unused, hp)
 
 
 def make_runner(
@@ -110,11 +126,11 @@ def make_runner(
         traced: As for EpochRunner.
     """
     data = bench.data
-    train = _rows_of(bench, built.model, "train", data.train)
+    train = _rows_of(bench, built, "train", data.train)
     weights = class_weights(bench.spec.training, data.train.y, data.signature)
     if weights is not None:
         train = (*train, weights)
-    validation = _rows_of(bench, built.model, "validation", data.validation)
+    validation = _rows_of(bench, built, "validation", data.validation)
     augment = make_augmentation(built.settings.augment, data.train.x)
     files = None
     if bench.folder is not None and structure is not None:
@@ -123,10 +139,11 @@ def make_runner(
     return EpochRunner(built.model, train, validation, batch_size, augment, files, traced=traced)
 
 
-def _rows_of(bench: Bench, model: keras.Model, name: str, part: Part) -> tuple[Any, ...]:
+def _rows_of(bench: Bench, built: TrialModel, name: str, part: Part) -> tuple[Any, ...]:
     """Features and targets of a part, the same tensors for all models that want them so."""
-    targets = f"{name} one-hot" if wants_one_hot(model) else f"{name} targets"
+    model, signature = built.model, built.signature
+    form = target_form(model, signature)
     return (
         bench.tensors.of(name, lambda: part.x),
-        bench.tensors.of(targets, lambda: targets_for(model, part.y, bench.data.signature)),
+        bench.tensors.of(f"{name} {form}", lambda: targets_for(model, part.y, signature)),
     )

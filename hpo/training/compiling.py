@@ -10,10 +10,11 @@ from typing import Any, get_args
 
 import keras
 import numpy as np
+from keras.src.models.functional import Functional
 from numpy.typing import NDArray
 
 from hpo.data import DataSignature
-from hpo.errors import BuilderError, UsageError
+from hpo.errors import UsageError
 from hpo.space import Values
 from hpo.spec.models import (
     AUGMENT_PARAMETERS,
@@ -91,9 +92,17 @@ def _augment(values: Values, training: Training) -> Augment:
 
 
 def compile_model(
-    model: keras.Model, settings: Settings, training: Training, signature: DataSignature
+    model: keras.Model,
+    settings: Settings,
+    training: Training,
+    signature: DataSignature,
+    *,
+    logits: bool = False,
 ) -> None:
     """Compiles an uncompiled model; one that its builder compiled is left as it is.
+
+    Args:
+        logits: Whether it puts out logits; a loss that the study file names has probabilities.
 
     Raises:
         SettingError: Keras does not know the optimizer, the loss or a metric.
@@ -105,8 +114,9 @@ def compile_model(
     columns = any(isinstance(metric, _OF_COLUMNS) for metric in metrics.values())
     model.compile(
         optimizer=make_optimizer(settings),
-        loss=_loss(training.loss, signature, settings.label_smoothing, columns=columns),
-        metrics=[_metric(*each, signature) for each in metrics.items()] or _metrics(signature),
+        loss=_loss(training.loss, signature, settings.label_smoothing, columns, logits),
+        metrics=[_metric(*each, signature) for each in metrics.items()]
+        or _metrics(signature, logits),
     )
 
 
@@ -143,7 +153,7 @@ def base_rate(model: keras.Model) -> float | None:
 
 
 def _loss(
-    name: str | None, signature: DataSignature, smoothing: float, *, columns: bool = False
+    name: str | None, signature: DataSignature, smoothing: float, columns: bool, logits: bool
 ) -> Any:
     """The loss by its name or by the task; with `columns` one that compares a column a class."""
     if smoothing and signature.task == "regression":
@@ -151,12 +161,12 @@ def _loss(
     if name is not None:
         return _named_loss(name, smoothing)
     if signature.task in ("binary", "multilabel"):
-        return keras.losses.BinaryCrossentropy(label_smoothing=smoothing)
+        return keras.losses.BinaryCrossentropy(logits, smoothing)
     if signature.task == "regression":
         return keras.losses.MeanSquaredError()
     if smoothing or columns:
-        return keras.losses.CategoricalCrossentropy(label_smoothing=smoothing)
-    return keras.losses.SparseCategoricalCrossentropy()
+        return keras.losses.CategoricalCrossentropy(logits, smoothing)
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
 
 
 def _named_loss(name: str, smoothing: float) -> Any:
@@ -198,15 +208,17 @@ def _metric(name: str, metric: Any, signature: DataSignature) -> Any:
     return type(metric)(average="macro", threshold=threshold, name=name)
 
 
-def _metrics(signature: DataSignature) -> list[Any]:
+def _metrics(signature: DataSignature, logits: bool) -> list[Any]:
     if signature.task == "regression":
         return ["mae", keras.metrics.R2Score(name="r2_score")]
     if signature.task == "multilabel":
         labels = signature.num_outputs
         return [
-            "binary_accuracy",
-            keras.metrics.AUC(name="auc", multi_label=True, num_labels=labels),
+            keras.metrics.BinaryAccuracy(threshold=0.0 if logits else 0.5),
+            keras.metrics.AUC(name="auc", multi_label=True, num_labels=labels, from_logits=logits),
         ]
+    if logits and signature.task == "binary":
+        return [keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)]
     return ["accuracy"]
 
 
@@ -226,21 +238,12 @@ def loss_of(model: keras.Model) -> Callable[..., Any] | None:
     return function
 
 
-def wants_one_hot(model: keras.Model) -> bool:
-    """Whether the model's loss compares with one column a class instead of a class number.
-
-    Of Keras's own losses only the sparse one takes class numbers; a loss of the user's own gets
-    them, and so does a `train_step` without a loss.
-    """
-    loss = loss_of(model)
-    return _is_of_keras(loss) and loss is not keras.losses.sparse_categorical_crossentropy
-
-
-def wants_probabilities(model: keras.Model) -> bool:
-    """Whether the model's loss is Keras's crossentropy of probabilities, not of logits."""
-    loss = loss_of(model)
-    is_crossentropy = "crossentropy" in str(getattr(loss, "__name__", ""))
-    return is_crossentropy and _is_of_keras(loss) and not has_logits(model)
+def ends_in_logits(model: keras.Model) -> bool:
+    """Whether a functional model's only output comes from a layer without an activation."""
+    if type(model) not in (Functional, keras.Sequential) or not model.built:
+        return False
+    heads = [output._keras_history.operation for output in model.outputs]
+    return len(heads) == 1 and (getattr(heads[0], "activation", None) is keras.activations.linear)
 
 
 def has_logits(model: keras.Model) -> bool:
@@ -248,21 +251,9 @@ def has_logits(model: keras.Model) -> bool:
     return bool(getattr(only_loss(model), "from_logits", False))
 
 
-def _is_of_keras(function: Any) -> bool:
+def is_of_keras(function: Any) -> bool:
+    """Whether a loss is one of Keras's own."""
     return str(getattr(function, "__module__", "")).startswith("keras.")
-
-
-def targets_for(model: keras.Model, y: NDArray[Any], signature: DataSignature) -> NDArray[Any]:
-    """Targets as the model's loss wants them.
-
-    Returns float32 (rows, outputs) for binary, multilabel, regression and one-hot losses, otherwise
-    the class numbers (rows,).
-    """
-    if signature.task == "multiclass":
-        if not wants_one_hot(model):
-            return y
-        return np.asarray(keras.utils.to_categorical(y, signature.num_classes), np.float32)
-    return y.reshape(len(y), -1).astype(np.float32, copy=False)
 
 
 def class_weights(
@@ -288,14 +279,3 @@ def class_weights(
             )
         weights = np.asarray([training.class_weight.get(name, 1.0) for name in names])
     return np.asarray(weights[y], np.float32)
-
-
-def check_output(outputs: Any, signature: DataSignature, builder: str) -> None:
-    """Raises BuilderError when a model's output for some rows can't belong to the task."""
-    shapes = keras.tree.map_structure(lambda output: (None, *output.shape[1:]), outputs)
-    expected = (None, signature.num_outputs)
-    if shapes != expected:
-        raise BuilderError(
-            f"the model of {builder} puts out {shapes}, expected {expected} for a "
-            f"{signature.task} task with {signature.num_outputs} outputs"
-        )

@@ -23,10 +23,11 @@ from hpo.errors import TrialError
 from hpo.training.bench import Bench, TrialModel
 from hpo.training.channel import Channel, TrialTask
 from hpo.training.checkpoints import Checkpoint
-from hpo.training.compiling import base_rate, class_weights, targets_for
+from hpo.training.compiling import base_rate, class_weights
 from hpo.training.progress import Progress
 from hpo.training.run import Run
 from hpo.training.state import build_optimizers
+from hpo.training.targets import given_targets, one_hot, targets_for, wants_one_hot
 
 _Fit = Callable[..., Any]
 
@@ -107,6 +108,7 @@ class OwnFitRun(Run):
         if call < len(progress.calls):
             return _history(self._model, self._logs_of(call))
         done = progress.epoch - sum(progress.calls)
+        _encode(given, self._built)
         self._complete(given, done)
         before = self._logs_of(call)
         self._resume()
@@ -151,9 +153,9 @@ class OwnFitRun(Run):
         self._checkpoint = None
 
     def _row(self) -> tuple[Any, Any]:
-        part, signature = self._bench.data.train, self._bench.data.signature
+        part = self._bench.data.train
         x = keras.tree.map_structure(lambda array: array[:1], part.x)
-        return x, targets_for(self._model, part.y[:1], signature)
+        return x, targets_for(self._model, part.y[:1], self._built.signature)
 
     def _take_schedule_back(self) -> None:
         """Shows the user's code the rate that it has set, which the next call begins with.
@@ -187,13 +189,14 @@ class OwnFitRun(Run):
         self._end_epoch(logs, self._started, self._channel)
 
 
-def dry_fit(bench: Bench, built: TrialModel) -> tuple[str, ...]:
-    """The names that the HyperModel's `fit` reports; each `model.fit` in it runs one epoch."""
-    names: dict[str, None] = {}
-    callback = _NamesCallback(names)
+def dry_fit(bench: Bench, built: TrialModel) -> dict[str, float]:
+    """What the HyperModel's `fit` reports last by name; each `model.fit` in it runs one epoch."""
+    reported: dict[str, float] = {}
+    callback = _NotingCallback(reported)
 
     def one_epoch(fit: _Fit, *args: Any, **kwargs: Any) -> Any:
         given = dict(zip(_PARAMETERS, args, strict=False)) | kwargs
+        _encode(given, built)
         given["callbacks"] = _with_callback(given.get("callbacks"), callback)
         given["epochs"] = given.get("initial_epoch", 0) + 1
         given.setdefault("verbose", 0)
@@ -201,8 +204,9 @@ def dry_fit(bench: Bench, built: TrialModel) -> tuple[str, ...]:
 
     with _replaced_fit(built.model, one_epoch):
         result = _call(bench, built, callback)
-    names |= dict.fromkeys(metrics_of(result, bench.spec.objective.metric))
-    return tuple(names)
+    for name, value in metrics_of(result, bench.spec.objective.metric).items():
+        reported.setdefault(name, value)
+    return reported
 
 
 def metrics_of(result: Any, metric: str) -> dict[str, float]:
@@ -241,17 +245,17 @@ class _EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]
         return self
 
 
-class _NamesCallback(keras.callbacks.Callback):  # type: ignore[misc]
+class _NotingCallback(keras.callbacks.Callback):  # type: ignore[misc]
     """Notes what epochs report."""
 
-    def __init__(self, names: dict[str, None]) -> None:
+    def __init__(self, reported: dict[str, float]) -> None:
         super().__init__()
-        self._names = names
+        self._reported = reported
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._names |= dict.fromkeys(_numbers(logs or {}))
+        self._reported |= _numbers(logs or {})
 
-    def __deepcopy__(self, memo: Any) -> _NamesCallback:
+    def __deepcopy__(self, memo: Any) -> _NotingCallback:
         return self
 
 
@@ -269,11 +273,14 @@ def _replaced_fit(model: keras.Model, instead: Callable[..., Any]) -> Iterator[N
 
 def _call(bench: Bench, built: TrialModel, callback: keras.callbacks.Callback) -> Any:
     """Calls the user's `fit` with as much of what Tuner.search would hand on as it takes."""
-    fit, model, signature = bench.builder.own_fit, built.model, bench.data.signature
+    fit = bench.builder.own_fit
     assert fit is not None
-    train, held = bench.data.train, bench.data.validation
+    train, held = (
+        (part.x, given_targets(part.y, built.signature))
+        for part in (bench.data.train, bench.data.validation)
+    )
     offered: dict[str, Any] = {
-        "validation_data": (held.x, targets_for(model, held.y, signature)),
+        "validation_data": held,
         "callbacks": [callback],
     }
     parameters = inspect.signature(fit).parameters
@@ -282,7 +289,23 @@ def _call(bench: Bench, built: TrialModel, callback: keras.callbacks.Callback) -
     # Not among **kwargs, where they would meet the ones that `fit` gives to model.fit itself.
     settings = {"batch_size": built.settings.batch_size, "epochs": built.settings.epochs}
     offered |= {name: value for name, value in settings.items() if name in parameters}
-    return fit(built.hp, model, train.x, targets_for(model, train.y, signature), **offered)
+    return fit(built.hp, built.model, *train, **offered)
+
+
+def _encode(given: dict[str, Any], built: TrialModel) -> None:
+    """Has `model.fit` compare a column a class where its loss does and `fit` has left numbers."""
+    if built.signature.task != "multiclass" or not wants_one_hot(built.model):
+        return
+
+    def encoded(y: Any) -> Any:
+        numbers = isinstance(y, np.ndarray) and y.ndim == 1 and y.dtype.kind in "iu"
+        return one_hot(y, built.signature) if numbers else y
+
+    if "y" in given:
+        given["y"] = encoded(given["y"])
+    held = given.get("validation_data")
+    if isinstance(held, tuple | list) and len(held) > 1:
+        given["validation_data"] = (held[0], encoded(held[1]), *held[2:])
 
 
 def _with_callback(given: Any, callback: keras.callbacks.Callback) -> Any:

@@ -7,8 +7,10 @@ so a wrong output, loss or metric shows here and not in the first trial.
 
 from __future__ import annotations
 
+import math
 import random
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from importlib.metadata import version
@@ -25,6 +27,7 @@ from hpo.space import SpaceError, Suggest
 from hpo.space.mirrors import is_mirrored
 from hpo.space.values import fits, in_words
 from hpo.spec import StudySpec
+from hpo.spec.messages import FindingsError
 from hpo.spec.models import (
     AUGMENT_PARAMETERS,
     TRAINING_PARAMETERS,
@@ -38,23 +41,22 @@ from hpo.spec.models import (
 )
 from hpo.training.augment import check_augment
 from hpo.training.bench import Bench, TrialModel, build_model, make_runner, prepare
-from hpo.training.compiling import (
-    SettingError,
-    check_output,
-    own_optimizer,
-    wants_probabilities,
-)
+from hpo.training.compiling import SettingError, own_optimizer
+from hpo.training.epochs import evaluate
 from hpo.training.findings import Preflight, StudyProblem
 from hpo.training.freeing import free_widths
 from hpo.training.own_fit import dry_fit
 from hpo.training.plain import is_plain, written_compilation
 from hpo.training.state import averages
+from hpo.training.targets import check_output, targets_for, wants_probabilities
 from hpo.usercode import describe
 
 _PROBES = 12
 _ROWS = 8
 # From this share of one class on, accuracy says little.
 _SKEW = 0.8
+# Two figures of the same rows differ by no more.
+_ALIKE = 1e-2
 
 
 def check_study(spec: StudySpec, project: Path, shared: Path | None = None) -> Preflight:
@@ -67,6 +69,7 @@ def check_study(spec: StudySpec, project: Path, shared: Path | None = None) -> P
     """
     bench = prepare(spec, project, shared)
     problems: list[StudyProblem] = []
+    warnings = [*bench.data.signature.warnings, *_skewed(spec, bench.data.signature)]
     metrics: tuple[str, ...] = ()
     parameters: dict[str, Parameter] = {}
     try:
@@ -74,7 +77,10 @@ def check_study(spec: StudySpec, project: Path, shared: Path | None = None) -> P
         first = _build(bench, _noting(suggested, _lowest))
         own_fit = bench.builder.own_fit is not None
         check_augment(spec, bench.data.train.x, first.values.declared, own_fit=own_fit)
-        metrics = _one_epoch(bench, first)
+        reported = _one_epoch(bench, first)
+        metrics = tuple(reported)
+        if own_fit:
+            warnings += _measured_elsewhere(bench, first, reported)
         problems += _without_effect(bench, first)
         _check_savable(bench, first)
         problems += _check_metric(spec, metrics)
@@ -84,6 +90,8 @@ def check_study(spec: StudySpec, project: Path, shared: Path | None = None) -> P
         problems += _check_sampler(spec, suggested)
     except SpaceError as error:
         problems.append(StudyProblem(("space", error.entry), str(error)))
+    except FindingsError as error:
+        problems += [StudyProblem(each.path, each.message) for each in error.findings]
     except SettingError as error:
         problems.append(StudyProblem(_place(spec, error.entry), error.message))
     return Preflight(
@@ -94,7 +102,7 @@ def check_study(spec: StudySpec, project: Path, shared: Path | None = None) -> P
         parameters=parameters,
         metrics=metrics,
         problems=tuple(problems),
-        warnings=(*bench.data.signature.warnings, *_skewed(spec, bench.data.signature)),
+        warnings=tuple(warnings),
     )
 
 
@@ -123,7 +131,7 @@ def _skewed(spec: StudySpec, signature: DataSignature) -> list[str]:
 def _build(bench: Bench, suggest: Suggest) -> TrialModel:
     try:
         return build_model(bench, suggest, seed=0)
-    except HpoError:
+    except (HpoError, FindingsError):
         raise
     except Exception as error:
         raise BuilderError(
@@ -131,27 +139,50 @@ def _build(bench: Bench, suggest: Suggest) -> TrialModel:
         ) from error
 
 
-def _one_epoch(bench: Bench, built: TrialModel) -> tuple[str, ...]:
-    """The names that an epoch reports, found by training on a few rows."""
-    name, signature = bench.spec.model.builder, bench.data.signature
+def _one_epoch(bench: Bench, built: TrialModel) -> dict[str, float]:
+    """What an epoch reports, found by training on a few rows."""
+    name, signature = bench.spec.model.builder, built.signature
     few = Bench(bench.spec, few_rows(bench.data), bench.builder)
     try:
         outputs = built.model(few.data.train.x, training=False)
         check_output(outputs, signature, name)
         _check_probabilities(built.model, outputs, signature, name)
         if bench.builder.own_fit is not None:
-            metrics = dry_fit(few, built)
+            reported = dry_fit(few, built)
             _check_averages(built.model, name)
-            return metrics
+            return reported
         runner = make_runner(few, built, traced=not _is_surely_traceable(built))
         order = np.arange(len(few.data.train.y), dtype=np.int32)
-        return (*runner.train(order), *runner.evaluate())
+        return runner.train(order) | runner.evaluate()
     except HpoError:
         raise
     except Exception as error:
         raise BuilderError(
             f"the model of {name} can't be trained on this data: {describe(error)}"
         ) from error
+
+
+def _measured_elsewhere(
+    bench: Bench, built: TrialModel, reported: Mapping[str, float]
+) -> list[str]:
+    """A `fit` may train on other features, or another model: what it reports no bundle reaches."""
+    metric, held = bench.spec.objective.metric, few_rows(bench.data).validation
+    y = targets_for(built.model, held.y, built.signature)
+    found = evaluate(built.model, (held.x, y), built.settings.batch_size)
+    own = found.get(metric.removeprefix("val_"))
+    value = reported.get(metric)
+    if not metric.startswith("val_") or own is None or value is None:
+        return []
+    if math.isclose(own, value, rel_tol=_ALIKE, abs_tol=_ALIKE):
+        return []
+    words = (
+        f"on {len(held.y)} rows the fit of {bench.builder.name} reports {metric} {value:.4g}, but "
+        f"the model that it leaves has {own:.4g} on the validation rows as they are; if that is "
+        "so in the search too, `hpo export` refuses the best model. Does fit change the features, "
+        "train another model, or make up the value by itself? Changes belong into the model, as "
+        "layers, or into `data.preprocess`"
+    )
+    return [words]
 
 
 def _is_surely_traceable(built: TrialModel) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from hpo.spec.checks import study_findings
+from hpo.spec.checks import study_findings, trainer_findings
 from hpo.spec.models import TRAINING_PARAMETERS, IntParameter, Training
 from hpo.spec.training import training_value
 
@@ -44,9 +44,49 @@ def test_a_consistent_space_passes(make_spec: MakeSpec, space: dict[str, Any]) -
 
 @pytest.mark.parametrize("name", TRAINING_PARAMETERS)
 def test_every_trainer_name_is_held_to_its_field(make_spec: MakeSpec, name: str) -> None:
-    assert make_spec(space={name: training_value(Training(), name)})
-    with pytest.raises(ValidationError, match=rf"space\.{name}: expected"):
-        make_spec(space={name: "nonsense"})
+    spec = make_spec(space={name: training_value(Training(), name)})
+    assert trainer_findings(spec.space, own=()) == []
+    # Whether it is wrong only the builder tells, which may ask for the name itself.
+    spec = make_spec(space={name: "nonsense"})
+    [found] = trainer_findings(spec.space, own=())
+    assert (found.path, found.message.startswith("expected")) == (("space", name), True)
+    assert trainer_findings(spec.space, own={name}) == []
+
+
+TRAINERS: dict[str, Any] = {
+    "optimizer": {"type": "categorical", "choices": ["adam", "adamm"]},
+    "batch_size": {"type": "float", "low": 16, "high": 64},
+    "epochs": {"type": "int", "low": 0, "high": 30},
+    "momentum": {"type": "float", "low": 0.5, "high": 1.0},
+    "learning_rate": {"type": "float", "low": 0, "high": 0.1},
+    "weight_decay": {"type": "bool"},
+    "label_smoothing": {"type": "float", "low": 0, "high": 0.2, "repeat": "epochs"},
+}
+
+
+def test_what_the_trainer_can_not_take(make_spec: MakeSpec) -> None:
+    found = trainer_findings(make_spec(space=TRAINERS).space, own=())
+    assert {finding.path[1:]: finding.message for finding in found} == {
+        ("optimizer", "choices", 1): "expected sgd, adam, adamw or rmsprop, received the text "
+        '"adamm", did you mean "adam"?',
+        ("batch_size", "type"): "expected type int or categorical for batch_size, received float",
+        ("epochs", "low"): "expected a number of at least 1, received 0",
+        ("momentum", "high"): "expected a number below 1, received 1.0",
+        ("learning_rate", "low"): "expected a number above 0, received 0.0",
+        ("weight_decay", "type"): "expected type float, int or categorical for weight_decay, "
+        "received bool",
+        ("label_smoothing", "repeat"): "the trainer asks for one label_smoothing: it can't be "
+        "repeated",
+    }
+    assert trainer_findings(make_spec(space=TRAINERS).space, own=set(TRAINERS)) == []
+
+
+def test_conditions_that_the_trainer_never_fulfils(make_spec: MakeSpec) -> None:
+    when = {"optimizer": ["sgd", "nadam"], "epochs": 3}
+    spec = make_spec(space={"momentum": {**FLOAT, "when": when}})
+    [found] = trainer_findings(spec.space, own=())
+    assert found.path == ("space", "momentum", "when", "optimizer", 1)
+    assert trainer_findings(spec.space, own={"optimizer"}) == []
 
 
 @pytest.mark.parametrize(

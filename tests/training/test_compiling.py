@@ -8,19 +8,16 @@ import numpy as np
 import pytest
 
 from hpo.data import DataSignature
-from hpo.errors import BuilderError
 from hpo.spec.models import Training
 from hpo.training.compiling import (
     SettingError,
     Settings,
-    check_output,
     class_weights,
     compile_model,
     has_logits,
     make_optimizer,
-    targets_for,
-    wants_probabilities,
 )
+from hpo.training.targets import targets_for, wants_probabilities
 
 pytestmark = pytest.mark.keras
 
@@ -170,56 +167,6 @@ def test_a_compiled_model_is_left_as_it_is() -> None:
     assert (model.optimizer, model.loss) == (optimizer, "hinge")
 
 
-def own_loss(y_true: Any, y_pred: Any) -> Any:
-    return keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
-
-
-class OwnLoss(keras.losses.Loss):
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        return own_loss(y_true, y_pred)
-
-
-class Weighted(keras.losses.CategoricalCrossentropy):
-    pass
-
-
-@pytest.mark.parametrize(
-    ("loss", "one_hot"),
-    [
-        ("sparse_categorical_crossentropy", False),
-        (keras.losses.SparseCategoricalCrossentropy(from_logits=True), False),
-        (keras.losses.sparse_categorical_crossentropy, False),
-        (own_loss, False),
-        (OwnLoss(), False),
-        ("categorical_crossentropy", True),
-        ("CategoricalCrossentropy", True),
-        (keras.losses.categorical_crossentropy, True),
-        (Weighted(), True),
-        ("mse", True),
-        (["kl_divergence"], True),
-        ({"head": "categorical_hinge"}, True),
-    ],
-)
-def test_targets_as_the_loss_wants_them(loss: Any, one_hot: bool) -> None:
-    inputs = keras.Input((4,))
-    model = keras.Model(inputs, {"head": keras.layers.Dense(3, "softmax", name="head")(inputs)})
-    if not isinstance(loss, dict):
-        model = keras.Model(inputs, model.outputs)
-    model.compile("sgd", loss)
-    y = np.array([2, 0, 1, 1])
-    targets = targets_for(model, y, THREE)
-    expected = np.eye(3, dtype=np.float32)[y] if one_hot else y
-    np.testing.assert_array_equal(targets, expected)
-    assert targets.dtype == expected.dtype
-    assert np.isfinite(model.train_on_batch(np.ones((4, 4)), targets))
-
-
-def test_targets_of_a_model_without_a_loss() -> None:
-    model = model_for(THREE)
-    model.compile("sgd")
-    assert targets_for(model, np.array([1, 2]), THREE).tolist() == [1, 2]
-
-
 def test_balanced_class_weights_are_those_of_scikit_learn() -> None:
     from sklearn.utils import compute_class_weight
 
@@ -242,11 +189,3 @@ def test_class_weights_that_fit_no_class() -> None:
         class_weights(Training(class_weight={"maybe": 2.0}), np.array([0]), TWO)
     with pytest.raises(SettingError, match="the task is regression"):
         class_weights(Training(class_weight="balanced"), np.array([0.0]), VALUES)
-
-
-def test_outputs_that_can_not_belong_to_the_task() -> None:
-    check_output(np.zeros((8, 3)), THREE, "m:f")
-    with pytest.raises(BuilderError, match=r"m:f puts out \(None, 4\), expected \(None, 3\)"):
-        check_output(np.zeros((8, 4)), THREE, "m:f")
-    with pytest.raises(BuilderError, match="puts out"):
-        check_output([np.zeros((8, 3)), np.zeros((8, 3))], THREE, "m:f")

@@ -14,7 +14,7 @@ import pytest
 from hpo.errors import TrialError
 from hpo.training.channel import TrialTask
 from hpo.training.checkpoints import load_checkpoint
-from tests.training.trials import KilledError, MemoryChannel, make_spec
+from tests.training.trials import KilledError, MemoryChannel, lowest, make_spec
 
 if TYPE_CHECKING:
     from hpo.training.bench import Bench
@@ -160,6 +160,53 @@ class Silent(Net):
         model.fit(x, y, epochs=1)
 
 
+class Encoding(Net):
+    def build(self, hp, input_shape, num_outputs):
+        model = super().build(hp, input_shape, num_outputs)
+        model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    def fit(self, hp, model, x, y, validation_data, **kwargs):
+        held, targets = validation_data
+        assert y.shape == (len(x),)
+        if hp.Boolean("by_hand"):
+            y, targets = (keras.utils.to_categorical(each, 10) for each in (y, targets))
+        return model.fit(x, y, validation_data=(held, targets), epochs=2, **kwargs)
+
+
+class Uncompiled(Net):
+    def build(self, hp, input_shape, num_outputs):
+        head = keras.layers.Dense(num_outputs)
+        return keras.Sequential([keras.Input(input_shape), head])
+
+    def fit(self, hp, model, x, y, validation_data, callbacks, **kwargs):
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        optimizer = keras.optimizers.Adam(0.1)
+        for epoch in range(2):
+            with tf.GradientTape() as tape:
+                value = loss(y, model(x))
+            weights = model.trainable_variables
+            optimizer.apply_gradients(zip(tape.gradient(value, weights), weights))
+            held = loss(validation_data[1], model(validation_data[0]))
+            for callback in callbacks:
+                callback.on_epoch_end(epoch, {"val_loss": float(held)})
+
+
+class Errors(Net):
+    def build(self, hp, input_shape, num_outputs):
+        head = keras.layers.Dense(num_outputs, "sigmoid")
+        model = keras.Sequential([keras.Input(input_shape), head])
+        model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
+        return model
+
+    def fit(self, hp, model, x, y, validation_data, **kwargs):
+        model.fit(x, y, epochs=9, verbose=0)
+        held, targets = validation_data
+        # With targets of shape (rows, 1) this would compare all pairs.
+        wrong = float(np.mean((model.predict(held, verbose=0)[:, 0] > 0.5) != targets))
+        return {"error": wrong, "expected": 1 - model.evaluate(*validation_data, verbose=0)[1]}
+
+
 class Exploding(Net):
     def fit(self, hp, model, *args, **kwargs):
         model.optimizer.learning_rate = 1e30
@@ -298,6 +345,53 @@ def test_a_takeover_goes_on_from_the_last_epoch(
     if name == "TwoPhases":
         assert module().TwoPhases.runs == [[values[:2], values[2:]]]
     check_kept(end)
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_labels_that_fit_encodes_by_itself_or_leaves(
+    make: Make, tmp_path: Path, by_hand: bool
+) -> None:
+    channel = MemoryChannel(values={"by_hand": by_hand})
+    run(make("Encoding"), tmp_path, channel)
+    assert list(channel.reports) == [1, 2]
+
+
+def test_a_loop_of_its_own_with_a_model_that_nobody_has_compiled(
+    make: Make, tmp_path: Path
+) -> None:
+    from hpo.training.bench import build_model
+    from hpo.training.epochs import evaluate
+    from hpo.training.targets import targets_for
+
+    loss = {"metric": "val_loss", "direction": "minimize"}
+    bench = make("Uncompiled", objective=loss)
+    end = run(bench, tmp_path, MemoryChannel())
+    # As the export does: its head has no activation, so it puts out logits.
+    built = build_model(bench, lambda _, parameter: lowest(parameter), 1)
+    assert end.checkpoint is not None
+    checkpoint = load_checkpoint(end.checkpoint)
+    assert checkpoint is not None
+    built.model.set_weights(checkpoint.weights)
+    held = bench.data.validation
+    found = evaluate(built.model, (held.x, targets_for(built.model, held.y, built.signature)), 64)
+    assert found["loss"] == pytest.approx(end.progress.best_value, rel=1e-4)
+
+
+def test_targets_have_the_shape_that_the_data_gives_them(
+    make: Make, project: Path, tmp_path: Path
+) -> None:
+    from hpo.training.bench import prepare
+
+    make("Errors")
+    source = {"type": "sklearn", "name": "breast_cancer"}
+    spec = make_spec(
+        data={"source": source, "preprocess": {"normalize": "standard"}},
+        model={"builder": "fitting:Errors"},
+        objective={"metric": "error", "direction": "minimize"},
+        space={},
+    )
+    [logs] = run(prepare(spec, project), tmp_path, MemoryChannel()).progress.history
+    assert logs["error"] == pytest.approx(logs["expected"], abs=1e-6)
 
 
 def test_a_takeover_has_the_state_of_every_optimizer(make: Make, tmp_path: Path) -> None:

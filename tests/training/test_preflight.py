@@ -341,6 +341,54 @@ def test_averages_that_a_hypermodel_s_own_fit_has_too_late(check: Check) -> None
     assert check(source.format(", ema_overwrite_frequency=10")).problems == ()
 
 
+def test_names_of_the_trainer_that_the_builder_has_for_itself(check: Check) -> None:
+    source = """
+        def build(hp, input_shape, num_outputs):
+            head = keras.layers.Dense(num_outputs, "softmax")
+            model = keras.Sequential([keras.Input(input_shape), head])
+            chosen = hp.Choice("optimizer", ["nadam", "adamax"])
+            model.compile(chosen, "sparse_categorical_crossentropy", metrics=["accuracy"])
+            return model
+        """
+    assert check(source).problems == ()
+    assert check(source, space={"optimizer": "adamax"}).problems == ()
+    found = problems(check(source, space={"optimizer": "adam"}))
+    assert "one of 'nadam', 'adamax' as the builder" in found["space", "optimizer"]
+    # Where the builder does not ask for it, the trainer does.
+    found = problems(check(PLAIN, space={"optimizer": "adamax", "epochs": 0}))
+    assert set(found) == {("space", "optimizer"), ("space", "epochs")}
+
+
+def test_names_that_differ_by_case_alone(check: Check) -> None:
+    source = PLAIN.replace("hp.Int", "hp.Float('rate', 0, 1), hp.Float('Rate', 0, 1), hp.Int", 1)
+    with pytest.raises(BuilderError, match="'Rate' and for 'rate', which differ only by case"):
+        check(source)
+
+
+MEASURING = """
+    import keras_tuner
+
+    class build(keras_tuner.HyperModel):
+        def build(self, hp, input_shape, num_outputs):
+            head = keras.layers.Dense(num_outputs, "softmax")
+            model = keras.Sequential([keras.Input(input_shape), head])
+            model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+            return model
+
+        def fit(self, hp, model, x, y, validation_data, **kwargs):
+            held, targets = validation_data
+            return model.fit({0} * x, y, validation_data=({0} * held, targets), **kwargs)
+    """
+
+
+def test_a_fit_that_measures_other_rows(check: Check) -> None:
+    loss = {"metric": "val_loss", "direction": "minimize"}
+    assert check(MEASURING.replace("{0}", "1"), objective=loss).warnings == ()
+    [warning] = check(MEASURING.replace("{0}", "100"), objective=loss).warnings
+    assert "reports val_loss" in warning
+    assert "as layers, or into `data.preprocess`" in warning
+
+
 def test_a_value_that_only_fit_returns(check: Check) -> None:
     source = FITTING.replace("return model.fit", "model.fit").replace("500, **kwargs)", "1)")
     source = source.rstrip(" ") + "            return {'score': 1.0}\n"

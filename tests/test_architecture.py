@@ -1,35 +1,30 @@
-"""The house has levels, and imports point down: read from the source, function bodies included."""
+"""The rooms of docs/architecture.md: imports point down, and to those that a room's row names.
+
+Imports are read from the source, function bodies included.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
 
-LEVELS = {
-    "errors": 0,
-    "usercode": 1,
-    "artifacts": 1,
-    "spec": 1,
-    "space": 1,
-    "data": 2,
-    "study": 2,
-    "training": 3,
-    "worker": 4,
-    "launch": 5,
-    "watch": 5,
-    "export": 5,
-    "kerastuner": 5,
-    "console": 6,
-    "api": 7,
-    "cli": 8,
-    "__main__": 9,
+# | level | `hpo/room/` | what it holds | knows |
+ROW = re.compile(r"^\| (\d+) \| `hpo/(\w+)(?:/|\.py)` \| .+ \| (.+?) \|$", re.MULTILINE)
+ROWS = ROW.findall((ROOT / "docs" / "architecture.md").read_text())
+LEVELS = {name: int(level) for level, name, _ in ROWS}
+# Of a room that may know all below it the picture says no more.
+KNOWS = {
+    name: set() if known == "nothing" else set(known.split(", "))
+    for _, name, known in ROWS
+    if known != "all below"
 }
-# On one level, the second may know the first.
-NEIGHBOURS = {("spec", "space")}
 # Keras, TensorFlow and KerasTuner live in the trainer process; these are the modules it runs.
 KERAS_MODULES = {
     "hpo.data.encoding",
@@ -91,21 +86,30 @@ def room(module: str) -> str | None:
     return parts[1] if parts[0] == "hpo" and len(parts) > 1 and parts[1] in LEVELS else None
 
 
-def test_every_module_stands_in_a_room() -> None:
+def acquaintances(here: str) -> set[str]:
+    """The rooms that modules of a room import from."""
+    found = {
+        room(target)
+        for name, path in modules().items()
+        if room(name) == here
+        for target in imports(path)
+    }
+    return {there for there in found if there not in (None, here)}
+
+
+def test_every_module_stands_in_a_room_and_every_room_has_one() -> None:
     assert [name for name in modules() if name != "hpo" and room(name) is None] == []
+    assert {room(name) for name in modules()} - {None} == set(LEVELS)
 
 
-def test_no_import_points_up_or_sideways() -> None:
-    wrong = []
-    for name, path in modules().items():
-        here = room(name)
-        for target in imports(path):
-            there = room(target)
-            if here is None or there is None or here == there or (there, here) in NEIGHBOURS:
-                continue
-            if LEVELS[there] >= LEVELS[here]:
-                wrong.append(f"{name} -> {target}")
-    assert wrong == []
+@pytest.mark.parametrize("here", LEVELS)
+def test_no_import_points_up_or_sideways(here: str) -> None:
+    assert [there for there in acquaintances(here) if LEVELS[there] >= LEVELS[here]] == []
+
+
+@pytest.mark.parametrize("here", KNOWS)
+def test_a_room_knows_those_whom_the_picture_names(here: str) -> None:
+    assert acquaintances(here) == KNOWS[here]
 
 
 def test_keras_is_imported_by_what_the_trainer_runs_alone() -> None:
@@ -140,17 +144,21 @@ def test_every_other_module_can_be_imported_without_keras() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_models_know_nothing_of_the_service() -> None:
-    for path in (ROOT / "models").glob("*.py"):
+def test_what_a_user_would_write_knows_nothing_of_the_service() -> None:
+    for path in [*(ROOT / "models").glob("*.py"), *(ROOT / "hpo" / "templates").rglob("*.py")]:
         allowed = {"__future__", "keras", "keras_tuner", "math"}
         assert {target.partition(".")[0] for target in imports(path)} <= allowed
 
 
 def test_only_the_command_and_its_console_print_or_exit() -> None:
+    assert rooms_that_call("print", "click.echo") == {"cli", "console"}
+    assert rooms_that_call("sys.exit", "exit", "quit") == {"cli"}
+    assert rooms_that_call("os._exit") == {"worker"}
+
+
+def rooms_that_call(*functions: str) -> set[str | None]:
     def calls(path: Path) -> set[str]:
         nodes = ast.walk(ast.parse(path.read_text()))
         return {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
 
-    wrong = {"print", "sys.exit", "exit", "quit", "click.echo"}
-    found = {name for name, path in modules().items() if calls(path) & wrong}
-    assert {".".join(name.split(".")[:2]) for name in found} == {"hpo.cli", "hpo.console"}
+    return {room(name) for name, path in modules().items() if calls(path) & set(functions)}

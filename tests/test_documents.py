@@ -81,3 +81,18 @@ def test_the_makefile_has_what_the_readme_names() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"`?make ([a-z]+)", (ROOT / "README.md").read_text()))
     assert named <= targets
+
+
+def test_a_fault_s_row_names_the_files_of_its_tests() -> None:
+    text = (ROOT / "docs" / "faults.md").read_text()
+    rows = {
+        int(number): row for number, row in re.findall(r"^\| (\d+) (\|.+)$", text, re.MULTILINE)
+    }
+    lacking = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for number in set(re.findall(r"def test_row_(\d+)_", path.read_text())):
+            folder = str(path.parent.relative_to(ROOT))
+            name = path.name if folder == "tests/faults" else f"{folder}/{path.name}"
+            if f"`{name}`" not in rows[int(number)]:
+                lacking.append(f"row {number}: {name}")
+    assert lacking == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from decimal import Decimal
@@ -17,6 +18,7 @@ from hpo.data.sources import load_source
 from hpo.data.sources.table import read_frame
 from hpo.errors import DataError
 from hpo.spec.models import DataSpec
+from tests.conftest import ROOT
 
 Load = Callable[..., RawData]
 ROWS = 40
@@ -145,6 +147,18 @@ def test_a_column_without_any_value(people: pd.DataFrame, load: Load) -> None:
     raw = load(people)
     assert "empty" not in kinds(raw)
     assert any("'empty' has no value in any row" in words for words in raw.warnings)
+
+
+def test_the_texts_that_mean_missing_are_documented(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "study-file.md").read_text()
+    sentence = text.partition("an empty cell is missing, and so is one of")[2].partition(". Where")[
+        0
+    ]
+    listed = re.findall(r"`([^`]+)`", sentence)
+    assert {*listed, ""} == set(pd._libs.parsers.STR_NA_VALUES)
+    file = tmp_path / "table.csv"
+    file.write_text("a,b\n" + "".join(f"{word},1\n" for word in listed))
+    assert read_frame(file)["a"].isna().all()
 
 
 def test_what_is_missing(people: pd.DataFrame, load: Load) -> None:

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
-from hpo.study.options import PRUNER_OPTIONS, SAMPLER_OPTIONS, check_options
+from hpo.study.options import PRUNER_OPTIONS, SAMPLER_OPTIONS, Options, check_options
 from hpo.study.strategies import _pruner_class, _sampler_class
+from tests.conftest import ROOT
 
 # Python objects, what Optuna has deprecated, what the service sets itself.
 LEFT_OUT = {
@@ -49,6 +52,30 @@ def test_optunas_defaults_are_accepted(name: str) -> None:
     for option, parameter in inspect.signature(made_by).parameters.items():
         if option in known and parameter.default not in (None, inspect.Parameter.empty):
             assert known[option].accepts(parameter.default), option
+
+
+@pytest.mark.parametrize(
+    ("heading", "tables", "made_by"),
+    [
+        ("Options of samplers", SAMPLER_OPTIONS, optunas_sampler),
+        ("Options of pruners", PRUNER_OPTIONS, _pruner_class),
+    ],
+)
+def test_the_reference_has_every_option(
+    heading: str, tables: Mapping[str, Options], made_by: Callable[[str], type]
+) -> None:
+    text = (ROOT / "docs" / "study-file.md").read_text()
+    section = text.partition(f"#### {heading}\n")[2].partition("\n#")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", section, re.MULTILINE))
+    listed = {name: re.findall(r"`(\w+)`( \(required\))?", row) for name, row in rows.items()}
+    # What a wrapped pruner's mapping holds is no option.
+    assert {name: {option for option, _ in each} - {"type"} for name, each in listed.items()} == {
+        name: set(options) for name, options in tables.items()
+    }
+    for name, each in listed.items():
+        parameters = inspect.signature(made_by(name)).parameters
+        required = {o for o in tables[name] if parameters[o].default is inspect.Parameter.empty}
+        assert {option for option, mark in each if mark} == required, name
 
 
 @pytest.mark.parametrize(

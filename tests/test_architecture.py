@@ -55,6 +55,7 @@ KERAS_MODULES = {
     "hpo.training.run",
     "hpo.training.seeding",
     "hpo.training.state",
+    "hpo.training.targets",
     "hpo.training.trial",
 }
 HEAVY = {"keras", "tensorflow", "keras_tuner"}

@@ -75,7 +75,8 @@ def write_bundle(task: ExportTask) -> Bundle:
         _save(model, temporary / "model.keras", task)
         _write_config(task, built, temporary / "config.yaml")
         metrics["custom_objects"] = _check_reloads(model, temporary / "model.keras", task, raw.x)
-        (temporary / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        text = json.dumps(_finite(metrics), indent=2, allow_nan=False)
+        (temporary / "metrics.json").write_text(text + "\n")
     return Bundle(task.folder, validation, test)
 
 
@@ -120,7 +121,23 @@ def _check_prepared(inside: Features, searched: Features) -> None:
 
 @contextlib.contextmanager
 def _written_beside(folder: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `folder` when all went well, with its other files."""
+    """A new folder that takes the place of `folder` when all went well, with its other files.
+
+    Raises:
+        HpoError: It can't be written: a full disk, a missing right.
+    """
+    try:
+        with _beside(folder) as temporary:
+            yield temporary
+    except OSError as error:
+        raise HpoError(
+            f"the bundle can't be written to {folder}: {error.strerror or error}; make room or "
+            "choose another --out, nothing was exported"
+        ) from error
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
     temporary, old = (folder.with_name(f".{folder.name}.{word}") for word in ("tmp", "old"))
     _let_go(old, folder)
     shutil.rmtree(temporary, ignore_errors=True)
@@ -194,6 +211,8 @@ def _evaluate(built: TrialModel, part: Part) -> dict[str, float]:
 def _save(model: keras.Model, path: Path, task: ExportTask) -> None:
     try:
         model.save(path)
+    except OSError:
+        raise
     except Exception as error:
         raise HpoError(
             f"Keras can't save the model of trial {task.number}: {describe(error)}"
@@ -323,6 +342,13 @@ def _metrics(
             "optuna": version("optuna"),
         },
     }
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for NaN and infinities, which JSON has no words for."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _outputs(model: keras.Model, signature: DataSignature) -> str:

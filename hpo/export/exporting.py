@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +64,13 @@ def export_best(
 
 
 def check_bundle_folder(folder: Path) -> None:
-    """Raises UsageError for a folder that holds something else than a bundle."""
+    """Raises UsageError for a folder that holds something else, or that can't be written."""
+    parent = next(path for path in folder.resolve().parents if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        what = "can't be written to" if parent.is_dir() else "is no folder"
+        raise UsageError(
+            f"no bundle can be written to {folder}: {parent} {what}; choose another --out"
+        )
     if not folder.exists():
         return
     if not folder.is_dir() or (any(folder.iterdir()) and not (folder / "model.keras").is_file()):

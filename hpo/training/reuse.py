@@ -16,6 +16,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ class GraphCache:
     def __init__(self) -> None:
         self._graphs: OrderedDict[str, _SharedGraph] = OrderedDict()
         self._frozen = False
+        self._latest: weakref.ref[keras.Model] | None = None
 
     def traced(
         self,
@@ -103,6 +105,10 @@ class GraphCache:
                 self._frozen = False
         return graph.traced
 
+    def watch(self, model: keras.Model) -> None:
+        """Takes note of a trial's model, which code of the user's may keep."""
+        self._latest = weakref.ref(model)
+
     def settle(self) -> None:
         """Takes what is kept out of the garbage collector's sight, between two trials.
 
@@ -110,6 +116,11 @@ class GraphCache:
         was kept before, and through all else that lives in the process.
         """
         gc.collect()
+        latest = None if self._latest is None else self._latest()
+        if latest is not None and all(g.traced.model is not latest for g in self._graphs.values()):
+            # A HyperModel that keeps its model lets go of it at the next build. Out of sight, that
+            # one would stay.
+            return
         gc.freeze()
         self._frozen = True
 

@@ -43,6 +43,7 @@ def run_trial(bench: Bench, task: TrialTask, channel: Channel) -> TrialEnd:
     """
     with forgotten_gradients():
         built = build_model(bench, channel.suggest, task.seed)
+        bench.graphs.watch(built.model)
         run = (GraphRun if bench.builder.own_fit is None else OwnFitRun)(bench, task, built)
         run.restore()
         channel.begin(Begun(run.progress.epoch, built.model.count_params(), used_device()))

@@ -16,7 +16,7 @@ from hpo.errors import BuilderError, HpoError
 from hpo.export.values import ExportTask
 from hpo.spec import load_study_file
 from hpo.training.channel import TrialTask
-from tests.conftest import ROOT
+from tests.conftest import ROOT, fill_disk
 from tests.training.trials import MemoryChannel, make_spec
 
 if TYPE_CHECKING:
@@ -291,6 +291,23 @@ def averaging(hp, input_shape, num_outputs):
     return model
 
 
+def own_names(hp, input_shape, num_outputs):
+    head = keras.layers.Dense(num_outputs, "softmax")
+    model = keras.Sequential([keras.Input(input_shape), head])
+    optimizer = hp.Choice("optimizer", ["nadam", "adamax"])
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def two_outputs(hp, input_shape):
+    head = keras.layers.Dense(2, "softmax")
+    return keras.Sequential([keras.Input(input_shape), head])
+
+
+def values(hp, input_shape):
+    return keras.Sequential([keras.Input(input_shape), keras.layers.Dense(1)])
+
+
 class Late(keras.Model):
     def __init__(self, num_outputs, **kwargs):
         super().__init__(**kwargs)
@@ -325,7 +342,9 @@ def special(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train_and_export(project: Path, builder: str, folder: Path, space: dict[str, Any]) -> Any:
+def train_and_export(
+    project: Path, builder: str, folder: Path, space: dict[str, Any], **sections: Any
+) -> Any:
     from hpo.training.bench import prepare
     from hpo.training.trial import run_trial
 
@@ -334,6 +353,7 @@ def train_and_export(project: Path, builder: str, folder: Path, space: dict[str,
         model={"builder": builder},
         training={"epochs": 1, "batch_size": 256},
         space=space,
+        **sections,
     )
     channel = MemoryChannel()
     bench = prepare(spec, project)
@@ -370,6 +390,65 @@ def test_what_keras_alone_can_not_load_is_told(special: Path, tmp_path: Path) ->
     assert metrics["custom_objects"] == ["Lambda", "Twice", "twice"]
     with pytest.raises(UsageError, match="needs Lambda, Twice, twice, which Keras does not bring"):
         predict_file(bundle.folder, tmp_path / "rows.npy", "x")
+
+
+def test_names_of_the_trainer_that_the_builder_has_for_itself(
+    special: Path, tmp_path: Path
+) -> None:
+    from hpo.training.preflight import check_study
+
+    bundle = train_and_export(special, "special:own_names", tmp_path, {})
+    spec = load_study_file(bundle.folder / "config.yaml").spec
+    assert spec.space == {"optimizer": "nadam"}
+    assert check_study(spec, special).problems == ()
+
+
+def test_two_classes_from_two_outputs(special: Path, tmp_path: Path) -> None:
+    from hpo.export.predict import predict_file
+
+    data = {"source": {"type": "sklearn", "name": "breast_cancer"}}
+    data |= {"preprocess": {"normalize": "standard"}}
+    bundle = train_and_export(special, "special:two_outputs", tmp_path, {}, data=data)
+    spec = load_study_file(bundle.folder / "config.yaml").spec
+    part = open_raw_part(spec.data, special, "test")
+    np.save(tmp_path / "rows.npy", part.x)
+    rows = predict_file(bundle.folder, tmp_path / "rows.npy", "x")
+    assert set(rows[0]["classes"]) == {"malignant", "benign"}
+    right = [
+        row["prediction"] == ("malignant", "benign")[y] for row, y in zip(rows, part.y, strict=True)
+    ]
+    assert np.mean(right) == pytest.approx(bundle.test["accuracy"], abs=1e-6)
+
+
+def test_figures_that_are_no_numbers(special: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(50, 2)), random.normal(size=50)
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "special.py").write_text(SPECIAL)
+    np.savez(project / "data.npz", x=x, y=y)
+    np.savez(project / "test.npz", x=x[:9], y=np.full(9, 1e30) + y[:9] * 1e29)
+    bundle = train_and_export(
+        project,
+        "special:values",
+        tmp_path,
+        {},
+        data={"source": {"type": "npz", "path": "data.npz"}, "split": {"test": "test.npz"}},
+        objective={"metric": "val_loss", "direction": "minimize"},
+    )
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    text = (bundle.folder / "metrics.json").read_text()
+    assert json.loads(text, parse_constant=refuse)["test"]["loss"] is None
+
+
+def test_a_full_disk(exported: Exported, tmp_path: Path, small_disk: Path) -> None:
+    fill_disk(small_disk / "ballast")
+    with pytest.raises(HpoError, match=r"can't be written to .*: No space left .*; make room or"):
+        export(exported.task, small_disk / "bundle")
+    assert not (small_disk / "bundle").exists()
 
 
 def test_a_model_of_bfloat16(special: Path, tmp_path: Path) -> None:

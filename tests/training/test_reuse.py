@@ -15,7 +15,7 @@ import pytest
 
 from hpo.training.channel import TrialTask
 from tests.training.test_trial import LastState, check_same_state
-from tests.training.trials import MemoryChannel
+from tests.training.trials import MemoryChannel, with_builder
 
 if TYPE_CHECKING:
     import keras
@@ -385,6 +385,46 @@ def test_large_models_are_not_kept(
     assert graphs(shared) == 1
     run(shared, tmp_path / "large", {"units": 9})
     assert graphs(shared) == 0
+
+
+KEEPING = """
+import keras_tuner
+
+
+class Keeping(keras_tuner.HyperModel):
+    def build(self, hp, input_shape, num_outputs):
+        import keras
+
+        head = keras.layers.Dense(num_outputs, "softmax")
+        self.model = keras.Sequential([keras.Input(input_shape), head])
+        self.model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return self.model
+
+    def fit(self, hp, model, *args, **kwargs):
+        return self.model.fit(*args, **kwargs)
+"""
+
+
+def test_a_model_that_the_user_s_code_keeps_until_the_next_one(
+    make_bench: MakeBench, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "keeping.py").write_text(KEEPING)
+    bench = with_builder(make_bench(training={"epochs": 1}, space={}), "keeping:Keeping", project)
+    models: list[Any] = []
+    watch = bench.graphs.watch
+
+    def noting(model: Any) -> None:
+        models.append(weakref.ref(model))
+        watch(model)
+
+    monkeypatch.setattr(bench.graphs, "watch", noting)
+    try:
+        for index in range(4):
+            run(bench, tmp_path / str(index), {})
+            bench.graphs.settle()
+    finally:
+        gc.freeze()
+    assert [model() is not None for model in models] == [False, False, False, True]
 
 
 def test_what_is_settled_goes_once_it_is_not_kept(

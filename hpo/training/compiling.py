@@ -36,6 +36,13 @@ _OF_COLUMNS = (
     keras.metrics.Precision,
     keras.metrics.Recall,
 )
+# Losses of several classes, of which each row has one.
+_OF_CLASSES = (
+    keras.losses.categorical_crossentropy,
+    keras.losses.categorical_focal_crossentropy,
+    keras.losses.categorical_hinge,
+    keras.losses.sparse_categorical_crossentropy,
+)
 _SMOOTHED = (
     keras.losses.BinaryCrossentropy,
     keras.losses.BinaryFocalCrossentropy,
@@ -159,7 +166,7 @@ def _loss(
     if smoothing and signature.task == "regression":
         raise SettingError("label_smoothing", "it smooths classes, but the task is regression")
     if name is not None:
-        return _named_loss(name, smoothing)
+        return _named_loss(name, signature, smoothing)
     if signature.task in ("binary", "multilabel"):
         return keras.losses.BinaryCrossentropy(logits, smoothing)
     if signature.task == "regression":
@@ -169,8 +176,15 @@ def _loss(
     return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
 
 
-def _named_loss(name: str, smoothing: float) -> Any:
+def _named_loss(name: str, signature: DataSignature, smoothing: float) -> Any:
     loss = _look_up("loss", name, keras.losses)
+    if _function(loss) in _OF_CLASSES and signature.task != "multiclass":
+        # Of a single output it would be 0 whatever the model does.
+        raise SettingError(
+            "loss",
+            f"{name!r} compares an output a class, but the task is {signature.task}; leave loss "
+            "out for that task's own, or set `data.task: multiclass`",
+        )
     if not smoothing:
         return loss
     for kind in _SMOOTHED:

@@ -105,6 +105,14 @@ def test_label_smoothing_that_would_change_nothing() -> None:
         compiled(VALUES, label_smoothing=0.1)
 
 
+@pytest.mark.parametrize("signature", [TWO, VALUES], ids=lambda signature: signature.task)
+def test_losses_of_several_classes(signature: DataSignature) -> None:
+    for loss in ("categorical_crossentropy", "SparseCategoricalCrossentropy"):
+        with pytest.raises(SettingError, match=f"training.loss: .* task is {signature.task}; leav"):
+            compiled(signature, {"loss": loss})
+        compiled(THREE, {"loss": loss})
+
+
 def test_names_that_keras_does_not_know() -> None:
     with pytest.raises(SettingError, match=r"training.loss: .* did you mean 'categorical_cross"):
         compiled(THREE, {"loss": "categorical_crosentropy"})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
 from importlib.metadata import version
@@ -57,15 +58,24 @@ _ROWS = 8
 _SKEW = 0.8
 
 
-def check_study(spec: StudySpec, project: Path, shared: Path | None = None) -> Preflight:
+def check_study(
+    spec: StudySpec,
+    project: Path,
+    shared: Path | None = None,
+    tell: Callable[[str], None] = lambda _words: None,
+) -> Preflight:
     """Opens the data and leaves it in the shared folder, builds models, takes a step.
 
     What is wrong with single entries of the study file is in `problems`.
+
+    Args:
+        tell: Told what is done next, if that may end the process.
 
     Raises:
         DataError, BuilderError: The study can't be trained at all.
     """
     bench = prepare(spec, project, shared)
+    tell(f"built and tried the model of {spec.model.builder}")
     problems: list[StudyProblem] = []
     metrics: tuple[str, ...] = ()
     parameters: dict[str, Parameter] = {}
@@ -125,7 +135,7 @@ def _build(bench: Bench, suggest: Suggest) -> TrialModel:
         return build_model(bench, suggest, seed=0)
     except HpoError:
         raise
-    except Exception as error:
+    except BaseException as error:
         raise BuilderError(
             f"the builder {bench.spec.model.builder} raised {describe(error)}"
         ) from error
@@ -148,7 +158,7 @@ def _one_epoch(bench: Bench, built: TrialModel) -> tuple[str, ...]:
         return (*runner.train(order), *runner.evaluate())
     except HpoError:
         raise
-    except Exception as error:
+    except BaseException as error:
         raise BuilderError(
             f"the model of {name} can't be trained on this data: {describe(error)}"
         ) from error
@@ -167,7 +177,7 @@ def _check_savable(bench: Bench, built: TrialModel) -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             built.model.save(Path(folder) / "model.keras")
-    except Exception as error:
+    except BaseException as error:
         raise BuilderError(
             f"Keras can't save the model of {bench.spec.model.builder}: {describe(error)}"
         ) from error

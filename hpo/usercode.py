@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from traceback import extract_tb
+from traceback import extract_tb, format_exception
 from types import ModuleType
 from typing import Any
 
@@ -98,7 +98,22 @@ def describe(error: BaseException) -> str:
         place += (
             "; it downloads a file, pretrained weights perhaps, which can't be reached from here"
         )
-    return f"{type(error).__name__}: {text}{place}"
+    kind = type(error).__name__
+    return f"{kind}: {text}{place}" if text else f"{kind}:{place}" if place else kind
+
+
+def on_one_line(text: str) -> str:
+    """For logs and tables: lines are joined, other control characters are seen as escapes."""
+    joined = " ".join(text.split())
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in joined)
+
+
+def traceback_of(error: BaseException) -> str:
+    """From the first line of the user's code on, where there is one."""
+    first = trace = error.__traceback__
+    while trace is not None and not _is_users(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    return "".join(format_exception(type(error), error, trace or first))
 
 
 def hint(name: str, known: list[str]) -> str:

@@ -20,6 +20,11 @@ def test_brackets_and_colons_in_names_and_values(capsys: pytest.CaptureFixture[s
         assert text in shown
 
 
+def test_a_title_stays_on_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(best_table(BestTrial(10, "COMPLETE", 0.5, {"x": 1}, {}), "auc"))
+    assert "best configuration: trial 10" in capsys.readouterr().out
+
+
 def test_brackets_in_the_reason_of_a_stop(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(status_table(replace(SNAPSHOT, state="stopped", reason="bad [/x] here")))
     assert "stopped: bad [/x] here" in capsys.readouterr().out

@@ -25,7 +25,7 @@ from hpo.errors import StudyMismatchError, UsageError
 from hpo.launch.inprocess import InProcessWorker
 from hpo.launch.local import LaunchOptions, LocalWorkers, available_cores
 from hpo.launch.places import DB_TIMEOUT
-from hpo.launch.running import RunEnd, attend, work_through
+from hpo.launch.running import RunEnd, attend, time_limit_words, work_through
 from hpo.launch.submit import submit_file
 from hpo.spec import StudyFile, read_study_values
 from hpo.spec.models import Direction
@@ -100,7 +100,7 @@ def tune(
         progress: Whether to show progress on stderr.
 
     Returns:
-        The finished study.
+        The study: finished, or as far as it came in its time limit.
 
     Raises:
         StudyFileError: Arguments are wrong; every one is told with its path, as in a study file.
@@ -250,7 +250,10 @@ class _Run:
                 "finished. The same call goes on from here."
             )
             raise KeyboardInterrupt if interruption.by_user else SystemExit(128 + signal.SIGTERM)
-        self._say(f"the study {self._record.name!r} is finished: {in_words(end.snapshot)}")
+        if end.snapshot.timed_out:
+            self._say(time_limit_words(end.snapshot))
+        else:
+            self._say(f"the study {self._record.name!r} is finished: {in_words(end.snapshot)}")
 
     def _run(
         self,

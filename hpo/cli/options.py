@@ -141,7 +141,10 @@ def export_and_print(
 ) -> None:
     """Writes the best model to its bundle, and says so."""
     from hpo.export.exporting import export_best
+    from hpo.study.snapshot import best_trial
 
+    # Raises before anything is said to be under way.
+    best_trial(database, record)
     say("exporting the best model ...")
     folder = bundle_folder(out, project, record.name)
     exported = export_best(database, record, project, artifacts, folder, trainers)

@@ -46,12 +46,12 @@ def run(
 ) -> int:
     """Submit the study FILE, work on it with local workers, export the best model.
 
-    Run again, it goes on where it stopped.
+    Run again, it goes on where it stopped. A time limit that passes is an end like any other.
     """
     with trainers_of_command() as trainers:
         from hpo.export.exporting import check_bundle_folder
         from hpo.launch.local import LaunchOptions, LocalWorkers
-        from hpo.launch.running import work_through
+        from hpo.launch.running import time_limit_words, work_through
         from hpo.launch.submit import submit_file
         from hpo.spec import load_study_file
         from hpo.study.schema import rehearse_schema
@@ -91,7 +91,10 @@ def run(
                 "finished. The same command goes on from here."
             )
             return INTERRUPTED
-        say(f"the study {record.name!r} is finished: {end.snapshot.trials} trials")
+        if end.snapshot.timed_out:
+            say(time_limit_words(end.snapshot))
+        else:
+            say(f"the study {record.name!r} is finished: {end.snapshot.trials} trials")
         with opened(url, db_timeout) as database:
             if no_export:
                 print_best(database, record)
@@ -166,6 +169,8 @@ def worker(
     """Work on STUDY until no trial is left; Ctrl-C gives the trial in flight back."""
     with trainers_of_command() as trainers:
         from hpo.launch.local import available_cores
+        from hpo.launch.running import check_not_stopped, time_limit_words
+        from hpo.study.snapshot import take_snapshot
         from hpo.worker.loop import Worker, WorkerOptions
         from hpo.worker.parent import stop_with_parent
         from hpo.worker.signals import INTERRUPTED, interruptible
@@ -180,6 +185,12 @@ def worker(
             with opened(storage_url(storage, project), db_timeout, interruption.stop) as database:
                 record = find_study(database, study)
                 Worker(database, record, options, trainers, interruption.stop, name).run()
+                # Whoever was told to leave did not ask; a launcher looks itself.
+                if not interruption.stop.is_set() and not with_parent:
+                    snapshot = take_snapshot(database, record)
+                    check_not_stopped(snapshot)
+                    if snapshot.timed_out:
+                        say(time_limit_words(snapshot))
     return INTERRUPTED if interruption.by_user else 0
 
 

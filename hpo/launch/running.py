@@ -32,7 +32,7 @@ _MOST_STARTS = 5
 
 @dataclass(frozen=True)
 class RunEnd:
-    """Where a run left the study."""
+    """Where a run left the study: finished, at its time limit, or interrupted."""
 
     snapshot: Snapshot
     interrupted: bool
@@ -58,7 +58,7 @@ def work_through(
     interruption: Interruption,
     show: Callable[[Snapshot], None],
 ) -> RunEnd:
-    """Has local workers work until the study is finished, stopped or interrupted.
+    """Has local workers work until the study is finished, out of time, or interrupted.
 
     Raises:
         StudyStoppedError: The study is stopped; says why and how to go on.
@@ -84,7 +84,8 @@ def attend(
 ) -> RunEnd:
     """Starts workers, if there is work, and stays until the study is finished or interrupted.
 
-    When all have left and there is still work, others are started.
+    It may also have come to its time limit. When all have left and there is still work, others are
+    started.
 
     Raises:
         StudyStoppedError: The study is stopped; says why and how to go on.
@@ -97,16 +98,33 @@ def attend(
         starts = 0 if snapshot.finished > before else starts + 1
         if snapshot.state == "running" and not interruption.stop.is_set():
             _check_starts(snapshot, starts)
-    if snapshot.state == "stopped":
+    check_not_stopped(snapshot)
+    return RunEnd(snapshot, interruption.stop.is_set() and snapshot.state == "running")
+
+
+def check_not_stopped(snapshot: Snapshot) -> None:
+    """Raises StudyStoppedError, which says why and how to go on; a time limit is no error."""
+    if snapshot.state == "stopped" and not snapshot.timed_out:
         raise StudyStoppedError(
-            f"the study {record.name!r} is stopped: {snapshot.reason}; {snapshot.finished} of "
-            f"{snapshot.trials} trials are finished. Go on with: hpo resume {record.name}"
+            f"the study {snapshot.name!r} is stopped: {snapshot.reason}; {_count(snapshot)}. "
+            f"Go on with: hpo resume {snapshot.name}"
         )
-    return RunEnd(snapshot, interruption.stop.is_set() and snapshot.state != "finished")
+
+
+def time_limit_words(snapshot: Snapshot) -> str:
+    """Of a study that its time limit has stopped: how far it came and how to go on."""
+    return (
+        f"the time limit of the study {snapshot.name!r} has passed: {_count(snapshot)}. "
+        f"For more, go on with: hpo resume {snapshot.name}"
+    )
+
+
+def _count(snapshot: Snapshot) -> str:
+    return f"{snapshot.finished} of {snapshot.trials} trials are finished"
 
 
 def _check_starts(snapshot: Snapshot, starts: int) -> None:
-    where = f"{snapshot.finished} of {snapshot.trials} trials are finished"
+    where = _count(snapshot)
     if starts == _MOST_STARTS:
         raise WorkersFailedError(
             f"the workers leave before the study {snapshot.name!r} is finished, and have been "

@@ -24,7 +24,7 @@ from hpo.errors import LeaseLostError, StudyNotFoundError
 from hpo.study import tables as t
 from hpo.study.claims import find_slot, has_slots, next_number, take_new
 from hpo.study.database import Database
-from hpo.study.studies import RUNNING, STOPPED
+from hpo.study.studies import RUNNING, STOPPED, TIMED_OUT
 from hpo.study.writes import (
     TrialWrites,
     apply_writes,
@@ -263,7 +263,10 @@ class Slots:
         return self.database.write(work)
 
     def stop_after_equal_failures(self, limit: int, reason: str) -> None:
-        """Stops the study when its last `limit` trials failed alike; `reason` is the last one's."""
+        """Stops the study when its last `limit` trials failed alike; `reason` is the last one's.
+
+        Trials that had ended when the study was resumed do not count.
+        """
         self.database.write(lambda connection: self._stop_if_alike(connection, limit, reason))
 
     def _stop_if_alike(self, connection: sa.Connection, limit: int, reason: str) -> None:
@@ -325,7 +328,7 @@ class Slots:
         """No trial begins after the deadline; those that have begun are seen to their end first."""
         if has_slots(connection, self.study_id, "leased"):
             return NoSlot.WAIT
-        self._stop(connection, "the time limit of the study was reached")
+        self._stop(connection, "the time limit of the study was reached", TIMED_OUT)
         return NoSlot.STOPPED
 
     def _lock_study(self, connection: sa.Connection) -> Any:
@@ -402,10 +405,10 @@ class Slots:
         connection.execute(t.hpo_slots.update().where(*self._own(lease)).values(done))
         return ended
 
-    def _stop(self, connection: sa.Connection, reason: str) -> None:
+    def _stop(self, connection: sa.Connection, reason: str, state: str = STOPPED) -> None:
         study = t.hpo_studies.c
         running = sa.and_(study.study_id == self.study_id, study.state == RUNNING)
-        values = {"state": STOPPED, "reason": _storable(reason)}
+        values = {"state": state, "reason": _storable(reason)}
         connection.execute(t.hpo_studies.update().where(running).values(values))
 
 

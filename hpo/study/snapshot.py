@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from hpo.errors import NoUsableTrialError
 from hpo.study import tables as t
 from hpo.study.database import Database
-from hpo.study.studies import StudyRecord
+from hpo.study.studies import STOPPED, TIMED_OUT, StudyRecord
 
 _OURS = t.hpo_slots.c.trial_id == t.trials.c.trial_id
 # A worker that has not been seen for so long is not counted as at work.
@@ -46,6 +46,7 @@ class Snapshot:
 
     Attributes:
         state: `running`, `stopped` or `finished`.
+        timed_out: Whether its time limit, and nobody and nothing else, has stopped it.
         trials: The budget N; `finished` of them have ended.
         waiting: Begun trials that no worker holds at the moment.
         best: Value of the best trial, None while there is none.
@@ -57,6 +58,7 @@ class Snapshot:
     metric: str
     direction: str
     state: str
+    timed_out: bool
     reason: str | None
     trials: int
     complete: int
@@ -89,11 +91,13 @@ def _snapshot(connection: sa.Connection, record: StudyRecord) -> Snapshot:
     best = _best_row(connection, record)
     now = connection.execute(sa.select(t.clock())).scalar_one()
     finished = open_slots == 0
+    timed_out = not finished and study.state == TIMED_OUT
     return Snapshot(
         name=record.name,
         metric=record.metric,
         direction=record.direction,
-        state="finished" if finished else study.state,
+        state="finished" if finished else STOPPED if timed_out else study.state,
+        timed_out=timed_out,
         reason=None if finished else study.reason,
         trials=study.trials,
         complete=counts.get("COMPLETE", 0),

@@ -27,6 +27,7 @@ __all__ = [
     "FOREIGN",
     "RUNNING",
     "STOPPED",
+    "TIMED_OUT",
     "Facts",
     "StudyRecord",
     "check_same",
@@ -46,6 +47,8 @@ _MARK = "hpo:mark"
 
 RUNNING = "running"
 STOPPED = "stopped"
+# Stopped by its time limit.
+TIMED_OUT = "timed out"
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def create_study(database: Database, spec: StudySpec, facts: Facts) -> StudyReco
     """Creates the study, or opens the one that exists if it is the same.
 
     More `trials` than the existing study has extend its budget, and another `timeout` starts its
-    time limit anew.
+    time limit anew: a study that the old one has stopped goes on.
 
     Raises:
         StudyMismatchError: A study of this name exists and differs.
@@ -198,14 +201,17 @@ def _extend(connection: sa.Connection, study_id: int, spec: StudySpec) -> None:
     from hpo.spec import StudySpec
 
     row = t.hpo_studies.c.study_id == study_id
-    query = sa.select(t.hpo_studies.c.trials, t.hpo_studies.c.spec).where(row).with_for_update()
-    have, stored = connection.execute(query).one()
+    study = t.hpo_studies.c
+    query = sa.select(study.trials, study.spec, study.state).where(row).with_for_update()
+    have, stored, state = connection.execute(query).one()
     if spec.search.trials < have:
         # Somebody else has extended it further in the meantime.
         return
     values: dict[str, object] = {"trials": spec.search.trials, "spec": spec.to_json()}
     if spec.search.timeout != StudySpec.from_json(stored).search.timeout:
         values["deadline"] = _deadline(spec)
+        if state == TIMED_OUT:
+            values |= {"state": RUNNING, "reason": None}
     connection.execute(t.hpo_studies.update().where(row).values(values))
     _insert_slots(connection, study_id, range(have, spec.search.trials))
 
@@ -332,14 +338,25 @@ def _names(connection: sa.Connection) -> list[str]:
 
 def stop_study(database: Database, record: StudyRecord, reason: str) -> None:
     """No worker begins or goes on with a trial of the study from now on."""
-    _set_state(database, record, state=STOPPED, reason=reason)
+    database.write(lambda c: _set_state(c, record, state=STOPPED, reason=reason))
 
 
 def resume_study(database: Database, record: StudyRecord) -> None:
-    """Workers may take its slots again; its time limit, if it has one, starts anew."""
-    _set_state(database, record, state=RUNNING, reason=None, deadline=_deadline(record.spec))
+    """Workers may take its slots again.
+
+    Its time limit, if it has one, and the count of equal failures in a row start anew.
+    """
+
+    def work(connection: sa.Connection) -> None:
+        _set_state(connection, record, state=RUNNING, reason=None, deadline=_deadline(record.spec))
+        failed = t.hpo_slots.c.failure.is_not(None)
+        ours = t.hpo_slots.update().where(t.hpo_slots.c.study_id == record.study_id, failed)
+        # It is what is counted. Of each trial the attribute `reason` says why it failed.
+        connection.execute(ours.values(failure=None))
+
+    database.write(work)
 
 
-def _set_state(database: Database, record: StudyRecord, **values: object) -> None:
+def _set_state(connection: sa.Connection, record: StudyRecord, **values: object) -> None:
     row = t.hpo_studies.c.study_id == record.study_id
-    database.write(lambda c: c.execute(t.hpo_studies.update().where(row).values(**values)))
+    connection.execute(t.hpo_studies.update().where(row).values(**values))

@@ -33,6 +33,12 @@ def seen(database: Database, worker: str) -> None:
     _update(database, worker, seen_at=t.clock())
 
 
+def remove(database: Database, worker: str) -> None:
+    """For one that has not been at work."""
+    row = t.hpo_workers.delete().where(t.hpo_workers.c.worker == worker)
+    database.write(lambda connection: connection.execute(row))
+
+
 def left(database: Database, worker: str) -> None:
     _update(database, worker, seen_at=t.clock(), left_at=t.clock())
 

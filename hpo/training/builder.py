@@ -115,7 +115,7 @@ def _bind(
 def _constructed(kind: type, name: str, kwargs: dict[str, Any]) -> Any:
     try:
         return kind(**kwargs)
-    except Exception as error:
+    except BaseException as error:
         raise BuilderError(f"creating {name} failed with {describe(error)}") from error
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from importlib.metadata import version
@@ -59,15 +59,24 @@ _SKEW = 0.8
 _ALIKE = 1e-2
 
 
-def check_study(spec: StudySpec, project: Path, shared: Path | None = None) -> Preflight:
+def check_study(
+    spec: StudySpec,
+    project: Path,
+    shared: Path | None = None,
+    tell: Callable[[str], None] = lambda _words: None,
+) -> Preflight:
     """Opens the data and leaves it in the shared folder, builds models, takes a step.
 
     What is wrong with single entries of the study file is in `problems`.
+
+    Args:
+        tell: Told what is done next, if that may end the process.
 
     Raises:
         DataError, BuilderError: The study can't be trained at all.
     """
     bench = prepare(spec, project, shared)
+    tell(f"built and tried the model of {spec.model.builder}")
     problems: list[StudyProblem] = []
     warnings = [*bench.data.signature.warnings, *_skewed(spec, bench.data.signature)]
     metrics: tuple[str, ...] = ()
@@ -133,7 +142,7 @@ def _build(bench: Bench, suggest: Suggest) -> TrialModel:
         return build_model(bench, suggest, seed=0)
     except (HpoError, FindingsError):
         raise
-    except Exception as error:
+    except BaseException as error:
         raise BuilderError(
             f"the builder {bench.spec.model.builder} raised {describe(error)}"
         ) from error
@@ -156,7 +165,7 @@ def _one_epoch(bench: Bench, built: TrialModel) -> dict[str, float]:
         return runner.train(order) | runner.evaluate()
     except HpoError:
         raise
-    except Exception as error:
+    except BaseException as error:
         raise BuilderError(
             f"the model of {name} can't be trained on this data: {describe(error)}"
         ) from error
@@ -198,7 +207,7 @@ def _check_savable(bench: Bench, built: TrialModel) -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             built.model.save(Path(folder) / "model.keras")
-    except Exception as error:
+    except BaseException as error:
         raise BuilderError(
             f"Keras can't save the model of {bench.spec.model.builder}: {describe(error)}"
         ) from error

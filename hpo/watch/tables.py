@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.cells import cell_len
 from rich.table import Table
 
 from hpo.study.snapshot import BestTrial, Snapshot
@@ -53,7 +54,14 @@ def shown(value: Any) -> str:
 
 
 def _plain(title: str) -> Table:
-    table = Table(title=title, show_header=False, title_justify="left", title_style="bold")
+    table = Table(
+        title=title,
+        show_header=False,
+        title_justify="left",
+        title_style="bold",
+        # Of a narrower one rich would break the title.
+        min_width=cell_len(title),
+    )
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     return table

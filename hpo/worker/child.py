@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import os
 import queue
 import signal
+import sys
 import threading
 import traceback
 from multiprocessing.connection import Connection
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hpo.errors import ArtifactsError, HpoError, TrialError
 from hpo.spec import StudySpec
 from hpo.spec.models import Parameter, Scalar
+from hpo.usercode import describe, on_one_line, traceback_of
 from hpo.worker import messages as m
 
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ def serve(connection: Connection, log: Path | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # The user's code runs here, and has no use for a password.
     os.environ.pop("HPO_STORAGE", None)
+    # Nor for this program's arguments, which a module that reads its own would take for them.
+    sys.argv = [""]
     if log is not None:
         # A trainer without a log still trains; a full disk is told of by its checkpoints.
         with contextlib.suppress(OSError):
@@ -44,8 +49,15 @@ def _write_output_to(log: Path) -> None:
     os.close(file)
 
 
+class DismissedError(BaseException):
+    """The worker has hung up. No Exception: a trial would take it for a failure of its own."""
+
+
 class Pipe(Protocol):
-    """The trainer's end of the pipe to its worker."""
+    """The trainer's end of the pipe to its worker.
+
+    Where that has hung up, each method ends the process or raises DismissedError.
+    """
 
     def receive(self) -> Any: ...
 
@@ -139,7 +151,10 @@ class TrainerSide:
             share_gpus(counted=False)
         module, _, name = message.function.partition(":")
         function = getattr(importlib.import_module(module), name)
-        return m.Returned(function(**message.arguments))
+        arguments = dict(message.arguments)
+        if "tell" in inspect.signature(function).parameters:
+            arguments["tell"] = lambda words: self._pipe.send(m.Doing(words))
+        return m.Returned(function(**arguments))
 
     def _train(self, run: m.TrialTask) -> m.Finished | m.Failed | m.Refused:
         from hpo.training.curves import draw_curve
@@ -153,9 +168,11 @@ class TrainerSide:
             files = draw_curve(end.progress, self._bench.spec.objective, title)
         except ArtifactsError as error:
             return m.Refused(type(error).__name__, str(error))
-        except Exception as error:  # noqa: BLE001 - user code may raise anything
-            words = f"{type(error).__name__}: {error}"
-            return m.Failed(words, traceback.format_exc(), channel.epochs)
+        except DismissedError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - user code may raise anything
+            words = on_one_line(describe(error))
+            return m.Failed(words, traceback_of(error), channel.epochs)
         progress = end.progress
         return m.Finished(
             pruned=end.pruned,
@@ -198,7 +215,9 @@ def _guarded(work: Any, message: Any) -> Any:
         return work(message)
     except HpoError as error:
         return m.Refused(type(error).__name__, str(error))
-    except Exception as error:  # noqa: BLE001 - user code may raise anything
+    except DismissedError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - user code may raise anything
         text = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
         return m.Refused("HpoError", text)
 

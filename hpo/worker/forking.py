@@ -142,7 +142,10 @@ class Forked:
 
 
 class Server(ABC):
-    """Forks a process for each client until stdin closes; runs in a process of its own."""
+    """Forks a process for each client until stdin closes; runs in a process of its own.
+
+    When a forked process that leads a process group has ended, the rest of the group is killed.
+    """
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
@@ -227,11 +230,15 @@ class Server(ABC):
             self._wake.recv(4096)
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if pid == 0:
+            if ended is None:
                 return
+            # Before it is collected: until then no other process or group can have its number.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(ended.si_pid, signal.SIGKILL)
+            pid, status = os.waitpid(ended.si_pid, 0)
             client = self._clients.pop(pid)
             _tell(client, {"exit": os.waitstatus_to_exitcode(status)})
             client.close()

@@ -82,6 +82,8 @@ class _Trainers(Server):
         from hpo.worker.child import serve as train
 
         status = 1
+        # Ends with it what the user's code has started: see `Server`.
+        os.setpgid(0, 0)
         try:
             if request["leading"]:
                 self._deferred.on_run = partial(_write_name, self._naming)

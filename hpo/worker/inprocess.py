@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from hpo.worker.child import DismissedError, TrainerSide
 from hpo.worker.trainers import Trainer, Trainers
 
 
@@ -75,14 +76,12 @@ class _Thread:
         self._thread.join()
 
     def _run(self) -> None:
-        from hpo.worker.child import TrainerSide
-
-        # Closed, the pipe tells the worker when the user's code has ended the thread.
+        # Closed, the pipe tells the worker that the thread has ended.
         with self._connection:
             try:
                 _restore_settings(self._settings)
                 TrainerSide(_Pipe(self._connection), own_process=False).run()
-            except (_DismissedError, SystemExit):
+            except DismissedError:
                 return
             finally:
                 # What trials froze and what else lives in this process is the collector's again.
@@ -105,10 +104,6 @@ def _restore_settings(settings: dict[str, Any]) -> None:
         restore_settings(settings)
 
 
-class _DismissedError(BaseException):
-    """The worker has hung up. No Exception: a trial would take it for a failure of its own."""
-
-
 class _Pipe:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -117,13 +112,13 @@ class _Pipe:
         try:
             return self._connection.recv()
         except (EOFError, OSError):
-            raise _DismissedError from None
+            raise DismissedError from None
 
     def send(self, message: Any) -> None:
         try:
             self._connection.send(message)
         except OSError:
-            raise _DismissedError from None
+            raise DismissedError from None
 
     def ask(self, message: Any) -> Any:
         self.send(message)

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpo.artifacts import Place, check_writable
-from hpo.errors import ArtifactsError, LeaseLostError, StorageError, StudyMismatchError
+from hpo.errors import (
+    ArtifactsError,
+    LeaseLostError,
+    StorageError,
+    StudyMismatchError,
+    UsageError,
+)
 from hpo.spec import StudySpec
 from hpo.spec.models import PythonSource
 from hpo.study import workers
@@ -101,6 +107,11 @@ class Worker:
         keeper = LeaseKeeper(self._slots)
         try:
             return self._work(keeper)
+        except UsageError:
+            # It is none of the study's workers.
+            with contextlib.suppress(StorageError):
+                workers.remove(self._database, self.name)
+            raise
         except StorageError:
             # Told to leave, nobody waits for a database that is away.
             if not self._stop.is_set():
@@ -113,6 +124,7 @@ class Worker:
         finally:
             keeper.close()
             self._drop_trainer()
+            self._paths.remove_empty_log(self.name)
             with contextlib.suppress(StorageError):
                 workers.left(self._database, self.name)
 

@@ -11,6 +11,7 @@
                    <-         Report ...       each answered by Answer
                    <-         Finished, Failed, or Refused
       Call         ->
+                   <-         Doing ...
                    <-         Returned, or Refused
 """
 
@@ -31,6 +32,7 @@ __all__ = [
     "Attachment",
     "Begun",
     "Call",
+    "Doing",
     "Failed",
     "Finished",
     "Prepare",
@@ -151,10 +153,20 @@ class Failed:
 
 @dataclass(frozen=True)
 class Call:
-    """Call a function of this package that needs Keras, and return what it returns."""
+    """Call a function of this package that needs Keras, and return what it returns.
+
+    A function with a parameter `tell` gets one that sends a `Doing`.
+    """
 
     function: str
     arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Doing:
+    """What the call is at, from now on: should the process die, nobody else could say."""
+
+    words: str
 
 
 @dataclass(frozen=True)

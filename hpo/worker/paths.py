@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import tempfile
@@ -61,6 +62,19 @@ class StudyPaths:
         if not isinstance(local, Path):
             local = self.project / "artifacts"
         return local / self.study / "logs" / f"{worker}.log"
+
+    def remove_empty_log(self, worker: str) -> None:
+        """Nothing is left of a log in which nothing stands, nor of the folders made for it.
+
+        The artifacts folder itself may be somebody's: it stays.
+        """
+        log = self.log(worker)
+        with contextlib.suppress(OSError):
+            if log.stat().st_size == 0:
+                log.unlink()
+                for folder in log.parents[:2]:
+                    # Only those that are empty.
+                    folder.rmdir()
 
     def relative(self, path: Place) -> str:
         """A trial's file as it is stored: another machine may see the artifacts elsewhere."""

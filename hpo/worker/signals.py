@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as an event that the main loop looks at."""
+"""SIGINT, SIGTERM and SIGHUP as an event that the main loop looks at."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from types import FrameType
 from typing import Any
 
 INTERRUPTED = 130
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interruption:
@@ -33,9 +35,10 @@ def _end_process() -> None:
 
 @contextmanager
 def interruptible(again: Callable[[], Any] = _end_process) -> Iterator[Interruption]:
-    """The first SIGINT or SIGTERM sets an event, a second one calls `again`: ends the process.
+    """The first signal sets an event, a second one calls `again`: ends the process.
 
-    The handlers that were there before are put back. Main thread only.
+    Signals are SIGINT, SIGTERM, and SIGHUP unless it is ignored, as under `nohup`. The handlers
+    that were there before are put back. Main thread only.
     """
     interruption = Interruption()
     # A handler runs in the main thread, between any two of its instructions: also where that holds
@@ -51,14 +54,18 @@ def interruptible(again: Callable[[], Any] = _end_process) -> Iterator[Interrupt
         nonlocal signalled
         # Not the event itself: a parent that has gone sets it, and may have sent a signal before.
         if signalled:
-            again()
+            # A terminal that is closed sends it twice: through its shell, and by itself.
+            if number != signal.SIGHUP:
+                again()
         else:
             signalled = True
             interruption.by_user = number == signal.SIGINT
             arrived.put(True)
 
     setter.start()
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    wanted = [number for number in _SIGNALS if not (ignored and number == signal.SIGHUP)]
+    before = {number: signal.signal(number, handle) for number in wanted}
     try:
         yield interruption
     finally:

@@ -38,6 +38,7 @@ class Trainer:
     def __init__(self, process: Process, connection: Connection) -> None:
         self._process = process
         self._connection = connection
+        self._doing = ""
 
     @property
     def pid(self) -> int:
@@ -67,9 +68,13 @@ class Trainer:
 
     def request(self, message: Any, still_wanted: Callable[[], bool] = lambda: True) -> Any:
         """Sends and waits for the answer; a refusal is raised as the error that it names."""
+        self._doing = ""
         self.send(message)
         while True:
             answer = self.receive(0.2)
+            if isinstance(answer, m.Doing):
+                self._doing = f" while it {answer.words}"
+                continue
             if isinstance(answer, m.Refused):
                 raise answer.as_error()
             if answer is not None or not still_wanted():
@@ -100,7 +105,7 @@ class Trainer:
 
     def _died(self) -> TrainerDiedError:
         code = self._process.exit_code(5)
-        return TrainerDiedError(f"the trainer process {_in_words(code)}")
+        return TrainerDiedError(f"the trainer process {_in_words(code)}{self._doing}")
 
 
 def _in_words(code: int | None) -> str:

@@ -6,6 +6,7 @@ import gc
 import json
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import weakref
@@ -191,8 +192,32 @@ def test_a_builder_that_raises_stops_the_study(folder: Path) -> None:
     with pytest.raises(StudyStoppedError, match="out of ideas"):
         hpo.tune(tired, IRIS, training={"epochs": 1}, search=search, name="tired")
     study = hpo.open_study("tired")
-    assert (study.status.state, study.status.failed) == ("stopped", 2)
-    assert study.trials["user_attrs_reason"].str.contains("out of ideas").sum() == 2
+    assert (study.status.state, study.status.failed) == ("stopped", 3)
+    first, *others = study.trials["user_attrs_reason"].dropna()
+    assert "SystemExit: as user code may" in first
+    assert ["out of ideas" in reason for reason in others] == [True, True]
+
+
+def test_a_time_limit_that_passes_is_an_end(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    exec(CELL, namespace)
+
+    def tune(trials: int) -> hpo.Study:
+        search = {"timeout": "1h"}
+        data = (namespace["x"], namespace["y"])
+        training = {"epochs": 1}
+        return hpo.tune(
+            namespace["build"], data, trials=trials, training=training, search=search, name="late"
+        )
+
+    tune(1)
+    with sqlite3.connect(folder / "hpo.db") as database:
+        database.execute("UPDATE hpo_studies SET deadline = 1")
+    status = tune(2).status
+    assert (status.state, status.timed_out, status.finished) == ("stopped", True, 1)
+    assert "time limit of the study 'late' has passed: 1 of 2" in capsys.readouterr().err
 
 
 def test_two_worker_processes(

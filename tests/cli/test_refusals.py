@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from tests.conftest import Hpo
 pytestmark = pytest.mark.keras
 
 BUILDERS = """
+import os
+import sys
 import keras
 
 def good(hp, input_shape, num_outputs):
@@ -29,12 +32,21 @@ def returns_nothing(hp):
 def raises(hp):
     raise RuntimeError("no such layer")
 
+def leaves(hp):
+    sys.exit("bye")
+
+def interrupts(hp):
+    raise KeyboardInterrupt
+
 def logits(hp, input_shape, num_outputs):
     units = hp.Int("units", 4, 8)
     return keras.Sequential([
         keras.Input(input_shape), keras.layers.Dense(units, "relu"),
         keras.layers.Dense(num_outputs),
     ])
+
+def dies(hp):
+    os._exit(7)
 
 def wrong_head(hp, input_shape):
     units = hp.Int("units", 4, 8)
@@ -83,7 +95,15 @@ NPZ = {"source": {"type": "npz", "path": "data.npz"}}
         ({"model": {"builder": "builders:god"}}, ["'god'", "did you mean 'good'"]),
         ({"model": {"builder": "nowhere:good"}}, ["nowhere.py", "--project"]),
         ({"model": {"builder": "builders:returns_nothing"}}, ["keras.Model", "NoneType"]),
-        ({"model": {"builder": "builders:raises"}}, ["no such layer", "builders.py", "line 15"]),
+        ({"model": {"builder": "builders:raises"}}, ["no such layer", "builders.py", "line 17"]),
+        (
+            {"model": {"builder": "builders:leaves"}},
+            ["builders:leaves raised SystemExit: bye", "builders.py, line 20"],
+        ),
+        (
+            {"model": {"builder": "builders:interrupts"}},
+            ["builders:interrupts raised KeyboardInterrupt:", "builders.py, line 23"],
+        ),
         ({"model": {"builder": "builders:logits"}}, ["probabilities", "softmax"]),
         ({"model": {"builder": "builders:wrong_head"}}, ["(None, 3)", "(None, 10)"]),
         ({"model": {"builder": "builders:good", "args": {"widht": 3}}}, ["model.args", "widht"]),
@@ -127,6 +147,26 @@ def test_refused_with_one_clear_message(
     assert after == before
 
 
+def test_a_builder_that_ends_the_process_is_named(
+    hpo: Hpo, tmp_path: Path, forkserver: str
+) -> None:
+    write(tmp_path, study(model={"builder": "builders:dies"}))
+    done = hpo("validate", "study.yaml", HPO_FORKSERVER=forkserver)
+    assert done.returncode == 1
+    words = "exited with code 7 while it built and tried the model of builders:dies"
+    assert words in done.stderr
+
+
+def test_a_module_that_reads_its_arguments_finds_none(
+    hpo: Hpo, tmp_path: Path, forkserver: str
+) -> None:
+    write(tmp_path, study())
+    with (tmp_path / "builders.py").open("a") as file:
+        file.write("import argparse; argparse.ArgumentParser().parse_args()\n")
+    done = hpo("validate", "study.yaml", HPO_FORKSERVER=forkserver)
+    assert done.returncode == 0, done.stderr
+
+
 def test_data_with_nan_is_refused(hpo: Hpo, tmp_path: Path, forkserver: str) -> None:
     x = np.ones((50, 4), np.float32)
     x[7, 2] = np.nan
@@ -160,6 +200,8 @@ def test_a_worker_with_another_builder_refuses_to_join(
     assert done.returncode == 2
     assert "builder source" in done.stderr
     assert '"finished": 0' in hpo("status", "--json").stdout
+    # It leaves no trace of itself.
+    assert list((tmp_path / "artifacts").iterdir()) == []
 
 
 def test_validate_says_what_it_found(hpo: Hpo, tmp_path: Path, forkserver: str) -> None:
@@ -193,6 +235,24 @@ def test_a_trial_that_never_had_a_value_leaves_nothing_to_export(
         done = hpo(command, "small", HPO_FORKSERVER=forkserver)
         assert done.returncode == 4
         assert "no finished trial" in done.stderr
+        assert "exporting" not in done.stderr
+
+
+def test_a_worker_says_why_there_is_no_work(hpo: Hpo, tmp_path: Path, forkserver: str) -> None:
+    write(tmp_path, study())
+    assert hpo("submit", "study.yaml", HPO_FORKSERVER=forkserver).returncode == 0
+    assert hpo("stop").returncode == 0
+    done = hpo("worker", "small", HPO_FORKSERVER=forkserver)
+    assert done.returncode == 1
+    for words in ("stopped with hpo stop; 0 of 2 trials", "hpo resume small"):
+        assert words in done.stderr
+    # As the claim does that finds the time limit passed.
+    with sqlite3.connect(tmp_path / "hpo.db") as database:
+        database.execute("UPDATE hpo_studies SET state = 'timed out'")
+    done = hpo("worker", "small", HPO_FORKSERVER=forkserver)
+    assert done.returncode == 0
+    for words in ("time limit of the study 'small' has passed", "hpo resume small"):
+        assert words in done.stderr
 
 
 def test_an_unknown_study_lists_those_that_exist(hpo: Hpo, tmp_path: Path, forkserver: str) -> None:

@@ -125,8 +125,9 @@ def test_row_21_some_configurations_are_bad(project: Project) -> None:
     states = {kind: trials[kind].state.name for kind in kinds}
     assert states == dict(zip(kinds, ["COMPLETE", "FAIL", "PRUNED", "COMPLETE"], strict=True))
     raised, diverged = trials["raise_1"].user_attrs, trials["diverge_1"].user_attrs
-    assert raised["reason"] == "exception: RuntimeError: no such luck"
-    assert "builder.py" in raised["traceback"]
+    place = f"{project.folder / 'builder.py'}, line 29"
+    assert raised["reason"] == f"exception: RuntimeError: no such luck ({place})"
+    assert "builder.py" in raised["traceback"].splitlines()[1]
     assert diverged["reason"] == "diverged: loss became nan in epoch 1"
 
 

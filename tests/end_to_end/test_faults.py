@@ -239,7 +239,9 @@ def test_stop_and_resume(long_project: Project) -> None:
     [number] = wait_for(lambda: in_the_middle(long_project))
     assert long_project.hpo("stop").returncode == 0
     output, _ = worker.communicate(timeout=60)
-    assert worker.returncode == 0, output
+    assert worker.returncode == 1, output
+    assert "given back" in output
+    assert "hpo resume small" in output
     saved = reported(long_project, number)
     refused = long_project.hpo("run", "study.yaml")
     assert refused.returncode == 1
@@ -251,7 +253,8 @@ def test_stop_and_resume(long_project: Project) -> None:
 
 
 BAD_BUILDERS = {
-    "raises": "raise RuntimeError('broken for good')",
+    "raises": r"raise RuntimeError('broken\n\x1b[2Jfor good')",
+    "leaves": "import sys; sys.exit('bye')",
     "dies": "import os; os.abort()",
     "hangs": "import time; time.sleep(600)",
     "grows": "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32)); "
@@ -277,7 +280,8 @@ def build(hp, input_shape, num_outputs):
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        ("raises", "RuntimeError: broken for good"),
+        ("raises", r"RuntimeError: broken \x1b[2Jfor good ({builder}, line 6)"),
+        ("leaves", "SystemExit: bye ({builder}, line 6)"),
         ("dies", "SIGABRT"),
         ("hangs", "time limit of 2 s"),
         ("grows", "MemoryError"),
@@ -297,7 +301,10 @@ def test_row_21_failing_trials_are_recorded_and_stop_the_study(
     write_bad_builder(project.folder, what)
     assert project.hpo("submit", "study.yaml").returncode == 0
     done = project.hpo("worker", "small")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
+    words = words.format(builder=project.folder / "builder.py")
+    assert "the last 2 trials failed alike: " in done.stderr
+    assert words in done.stderr
     trials = optuna.load_study(study_name="small", storage=project.storage).get_trials()
     assert [trial.state.name for trial in trials] == ["FAIL", "FAIL"]
     assert all(words in trial.user_attrs["reason"] for trial in trials)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,26 @@ def test_more_trials_extend_the_study(finished: Project, tmp_path: Path) -> None
     assert [t.params for t in load(more).get_trials()[:8]] == [
         t.params for t in load(finished).get_trials()
     ]
+
+
+def test_a_time_limit_that_passes_is_an_end(finished: Project, tmp_path: Path) -> None:
+    more = Project(tmp_path / "copy", finished.forkserver)
+    shutil.copytree(finished.folder, more.folder)
+    shutil.rmtree(more.folder / "bundles")
+    content = study_content()
+    content["search"] |= {"trials": 10, "timeout": "1h"}
+    more.write(content)
+    assert more.hpo("submit", "study.yaml").returncode == 0
+    with sqlite3.connect(more.folder / "hpo.db") as database:
+        database.execute("UPDATE hpo_studies SET deadline = 1")
+    for _ in range(2):
+        done = more.hpo("run", "study.yaml", "--workers", 1)
+        assert done.returncode == 0, done.stderr
+        for words in ("time limit of the study 'small' has passed: 8 of 10", "hpo resume small"):
+            assert words in done.stderr
+        assert "bundles/small" in done.stdout
+        shutil.rmtree(more.folder / "bundles")
+    assert len(load(more).get_trials()) == 8
 
 
 RELOAD = """

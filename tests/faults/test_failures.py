@@ -94,6 +94,7 @@ def test_a_worker_that_does_not_fit_refuses_to_join(
     assert f"{words}: the study has another, here it is {here}" in errors
     assert errors.count("the study has") == 1
     assert farm.query("SELECT count(*) FROM trials") == [(0,)]
+    assert farm.query("SELECT count(*) FROM hpo_workers") == [(0,)]
     assert farm.query("SELECT DISTINCT state FROM hpo_slots") == [("free",)]
 
 

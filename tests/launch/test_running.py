@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
+from hpo.errors import StudyStoppedError
 from hpo.launch import running
 from hpo.launch.local import WorkersFailedError
-from hpo.launch.running import RunEnd, attend
+from hpo.launch.running import RunEnd, attend, time_limit_words
+from hpo.study import tables as t
 from hpo.study.database import Database
-from hpo.study.leases import Slots, TrialWrites
+from hpo.study.leases import NoSlot, Slots, TrialWrites
 from hpo.study.schema import create_schema
 from hpo.study.snapshot import Snapshot, take_snapshot
-from hpo.study.studies import StudyRecord
+from hpo.study.studies import StudyRecord, stop_study
 from hpo.worker.signals import Interruption
 from tests.study.rooms import COMPLETE, claimed, new_study, slots_of
 
@@ -67,6 +69,9 @@ class Room:
     def attend(self, start: Callable[[], Leaving]) -> RunEnd:
         return attend(self.database, self.record, start, self.interruption, self.shown.append)
 
+    def starts_nobody(self) -> Leaving:
+        raise AssertionError("there is nothing to do")
+
 
 @pytest.fixture
 def room(tmp_path: Path) -> Iterator[Room]:
@@ -109,6 +114,28 @@ def test_workers_that_leave_again_and_again_are_an_error(room: Room) -> None:
     with pytest.raises(WorkersFailedError, match=r"1 of 3 trials are .* goes on from here"):
         room.attend(lambda: Leaving(room.slots, trials=done.pop(0)))
     assert done == []
+
+
+def test_a_time_limit_that_passes_is_an_end(room: Room) -> None:
+    class Late(Leaving):
+        def stop(self) -> None:
+            late = t.hpo_studies.update().values(deadline=1.0)
+            room.database.write(lambda connection: connection.execute(late))
+            assert room.slots.claim() is NoSlot.STOPPED
+
+    end = room.attend(lambda: Late(room.slots, trials=1))
+    assert (end.interrupted, end.snapshot.timed_out, end.snapshot.finished) == (False, True, 1)
+    words = time_limit_words(end.snapshot)
+    assert "'digits' has passed: 1 of 3 trials" in words
+    assert "hpo resume digits" in words
+    # Again: nobody is started.
+    assert room.attend(room.starts_nobody).snapshot.timed_out
+
+
+def test_a_study_that_was_stopped_is_an_error(room: Room) -> None:
+    stop_study(room.database, room.record, "enough")
+    with pytest.raises(StudyStoppedError, match=r"enough; 0 of 3 .* hpo resume digits"):
+        room.attend(room.starts_nobody)
 
 
 def test_interrupted_workers_are_not_started_again(room: Room) -> None:

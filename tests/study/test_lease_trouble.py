@@ -18,7 +18,7 @@ from hpo.study.leases import (
     TrialWrites,
     release_worker,
 )
-from hpo.study.studies import StudyRecord, open_study, stop_study
+from hpo.study.studies import StudyRecord, open_study, resume_study, stop_study
 from hpo.study.workers import worker_name
 from tests.servers import Open
 from tests.study.rooms import (
@@ -153,6 +153,18 @@ def test_equal_failures_in_a_row_stop_the_study(
     assert (slots.claim() is NoSlot.STOPPED) == stops
     reason = "the last 3 trials failed alike: x: no memory"
     assert open_study(database, "digits").reason == (reason if stops else None)
+
+
+def test_equal_failures_are_counted_anew_after_a_resume(database: Database) -> None:
+    record = new_study(database, trials=9)
+    slots = slots_of(database, record)
+    _end_all(slots, "x", "x", "x")
+    slots.stop_after_equal_failures(3, "x: no memory")
+    resume_study(database, record)
+    for stops in (False, False, True):
+        _end_all(slots, "x")
+        slots.stop_after_equal_failures(3, "x: no memory")
+        assert slots.study_runs() != stops
 
 
 def test_a_stop_keeps_its_first_reason(database: Database) -> None:

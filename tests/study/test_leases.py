@@ -21,7 +21,8 @@ from hpo.study.leases import (
     TrialWrites,
     release_worker,
 )
-from hpo.study.studies import StudyRecord, open_study, resume_study, stop_study
+from hpo.study.snapshot import take_snapshot
+from hpo.study.studies import TIMED_OUT, StudyRecord, open_study, resume_study, stop_study
 from tests.conftest import wait_for
 from tests.processes import context
 from tests.servers import Open, Plain
@@ -268,7 +269,22 @@ def test_no_trial_begins_after_the_deadline(database: Database) -> None:
     slots.write(claimed(slots), TrialWrites(), COMPLETE)
     _let_the_deadline_pass(database, record)
     assert slots.claim() is NoSlot.STOPPED
-    assert open_study(database, "digits").reason == "the time limit of the study was reached"
+    stopped = open_study(database, "digits")
+    assert (stopped.state, stopped.reason) == (TIMED_OUT, "the time limit of the study was reached")
+    snapshot = take_snapshot(database, record)
+    assert (snapshot.state, snapshot.timed_out) == ("stopped", True)
+    stop_study(database, record, "by hand")
+    assert not take_snapshot(database, record).timed_out
+
+
+def test_the_last_trial_may_end_after_the_deadline(database: Database) -> None:
+    record = new_study(database, trials=1, search={"timeout": 100})
+    slots = slots_of(database, record)
+    lease = claimed(slots)
+    _let_the_deadline_pass(database, record)
+    slots.write(lease, TrialWrites(), COMPLETE)
+    assert slots.claim() is NoSlot.FINISHED
+    assert not take_snapshot(database, record).timed_out
 
 
 def test_trials_in_flight_end_after_the_deadline(database: Database) -> None:

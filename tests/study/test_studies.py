@@ -12,10 +12,12 @@ import sqlalchemy as sa
 from hpo.errors import StorageError, StudyMismatchError, StudyNotFoundError
 from hpo.study import tables as t
 from hpo.study.database import Database
+from hpo.study.leases import NoSlot
 from hpo.study.snapshot import best_trial, take_snapshot
 from hpo.study.studies import (
     RUNNING,
     STOPPED,
+    TIMED_OUT,
     Facts,
     create_study,
     open_study,
@@ -166,6 +168,21 @@ def test_extending_leaves_an_unchanged_time_limit(database: Database) -> None:
     before = rows(database, t.hpo_studies)[0]["deadline"]
     new_study(database, trials=3, search={"timeout": 100})
     assert rows(database, t.hpo_studies)[0]["deadline"] == before
+
+
+@pytest.mark.parametrize(("timeout", "state"), [(100, TIMED_OUT), (200, RUNNING)])
+def test_another_timeout_lets_a_study_go_on_that_the_old_one_stopped(
+    timeout: int, state: str, database: Database
+) -> None:
+    record = new_study(database, search={"timeout": 100})
+    late = t.hpo_studies.update().values(deadline=1.0)
+    database.write(lambda connection: connection.execute(late))
+    assert slots_of(database, record).claim() is NoSlot.STOPPED
+    after = new_study(database, search={"timeout": timeout})
+    assert (after.state, after.reason is None) == (state, state == RUNNING)
+    # It has nothing to do with a stop by hand.
+    stop_study(database, after, "enough")
+    assert new_study(database, search={"timeout": 300}).state == STOPPED
 
 
 def test_name_of_a_plain_optuna_study_is_refused(database: Database, plain: Plain) -> None:

@@ -17,6 +17,7 @@ SNAPSHOT = Snapshot(
     metric="val_accuracy",
     direction="maximize",
     state="running",
+    timed_out=False,
     reason=None,
     trials=40,
     complete=6,

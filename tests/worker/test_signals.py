@@ -15,7 +15,7 @@ import pytest
 from hpo.worker.signals import interruptible
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_sets_the_event(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with interruptible() as interruption:
@@ -24,6 +24,27 @@ def test_the_first_signal_sets_the_event(number: signal.Signals) -> None:
         assert interruption.stop.wait(5)
         assert interruption.by_user == (number == signal.SIGINT)
     assert signal.getsignal(number) is before
+
+
+def test_a_terminal_that_is_closed_asks_once_however_often_it_says_so() -> None:
+    def again() -> None:
+        raise AssertionError("it ends the process")
+
+    with interruptible(again) as interruption:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert interruption.stop.wait(5)
+
+
+def test_what_is_to_outlive_its_terminal_does() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible() as interruption:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interruption.stop.is_set()
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_signal_counts_as_the_first_one_also_when_a_parent_has_gone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -79,6 +80,29 @@ def test_kill_ends_a_trainer_that_is_busy(forkserver: str) -> None:
     started.send(Call("os:system", {"command": "exec sleep 600"}))
     started.kill()
     wait_for(lambda: not psutil.pid_exists(started.pid))
+
+
+@pytest.mark.parametrize("end", ["killed", "leaves", "dies"])
+def test_what_a_trainer_has_started_ends_with_it(end: str, forkserver: str, tmp_path: Path) -> None:
+    """As a builder may start a program."""
+    started = Trainers(forkserver).start()
+    started.call("os:system", command=f"sleep 600 & echo $! > {tmp_path / 'pid'}")
+    pid = int((tmp_path / "pid").read_text())
+    if end == "leaves":
+        started._connection.close()
+    elif end == "dies":
+        os.kill(started.pid, signal.SIGSEGV)
+    else:
+        started.kill()
+    wait_for(lambda: not psutil.pid_exists(pid) or _is_dead(pid))
+    started.kill()
+
+
+def _is_dead(pid: int) -> bool:
+    # Nobody may collect an orphan where the first process of a container does not.
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    return True
 
 
 def test_trainers_of_one_server_are_independent(forkserver: str) -> None:

@@ -204,10 +204,14 @@ def _told(place: Place, what: str) -> Iterator[None]:
 def _trouble(place: Place, what: str, error: Exception) -> ArtifactsError:
     lines = (getattr(error, "strerror", None) or str(error)).strip().splitlines()
     full = getattr(error, "errno", None) in _FULL
-    advice = "make room there" if full else "check --artifacts (HPO_ARTIFACTS) and the rights on it"
+    advice = (
+        "make room there"
+        if full
+        else "check --artifacts (HPO_ARTIFACTS, artifacts= in Python) and the rights on it"
+    )
     return ArtifactsError(
         f"{shown(place)} can't be {what}: {next(iter(lines), type(error).__name__)}; "
-        f"{advice}, then start the workers again: nothing is lost"
+        f"{advice}, then start again: nothing is lost"
     )
 
 

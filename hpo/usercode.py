@@ -41,11 +41,8 @@ _handed_over: dict[str, HandedOver] = {}
 
 
 @contextmanager
-def handing_over(builder: HandedOver | None) -> Iterator[None]:
+def handing_over(builder: HandedOver) -> Iterator[None]:
     """Inside, trainers that are threads of this process find the builder by its name."""
-    if builder is None:
-        yield
-        return
     _handed_over[builder.name] = builder
     try:
         yield
@@ -134,5 +131,5 @@ def _no_module(name: str, folder: Path) -> str:
     return (
         f"there is no module {name!r} in the project folder {folder}; expected the file "
         f"{file.relative_to(folder)} there{hint(file.stem, siblings)} "
-        "(choose another folder with --project)"
+        "(choose another folder with --project, or project= in Python)"
     )

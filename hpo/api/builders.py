@@ -44,6 +44,11 @@ def find_builder(build: object) -> FoundBuilder:
     """
     if isinstance(build, str):
         return FoundBuilder(build)
+    if _is_model(build):
+        raise BuilderError(
+            f"build is a model, a {type(build).__name__}; expected a function that builds one: "
+            "def build(hp): ... return model"
+        )
     reference = find_reference(build)
     if reference is not None:
         return FoundBuilder(reference)
@@ -69,6 +74,12 @@ def find_reference(thing: object) -> str | None:
     names = [name for name, value in vars(module).items() if value is thing]
     found = [f"{module_name}:{name}" for name in names]
     return next(filter(_REFERENCE.fullmatch, found), None)
+
+
+def _is_model(build: object) -> bool:
+    # Nobody has a model of a Keras that is not imported.
+    keras = sys.modules.get("keras")
+    return keras is not None and isinstance(build, keras.Model)
 
 
 def _name_of(build: Any) -> str:

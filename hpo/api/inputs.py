@@ -7,7 +7,7 @@ same name is noticed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +16,7 @@ import numpy as np
 
 from hpo.api.builders import find_reference
 from hpo.artifacts import write_whole
+from hpo.data.checks import NO_ROW_WEIGHTS, check_batch, check_used
 from hpo.data.joined import JoinedBatches
 from hpo.data.signature import fingerprint_of
 from hpo.errors import DataError
@@ -28,6 +29,10 @@ _EXPECTED = (
     "a function that returns one of these, text such as 'my_data:load', or the section `data:` of "
     "a study file"
 )
+_ONE_LENGTH = (
+    "rows must have one length, so pad shorter ones with NaN and set preprocess={'mask': True}"
+)
+Target = str | int | list[str | int] | None
 Arrays = dict[str, Any]
 
 
@@ -103,7 +108,7 @@ _Rows = _Table | _Arrays
 
 
 def read_input(
-    data: object, target: str | list[str] | None, folder: Path, project: Path
+    data: object, target: Target, folder: Path, project: Path, columns: Collection[str] = ()
 ) -> DataInput:
     """The data for what a user gave; nothing is written yet.
 
@@ -111,14 +116,16 @@ def read_input(
         target: The column or columns to learn, where a DataFrame comes in.
         folder: For files.
         project: Paths below it are told relative to it.
+        columns: What the split asks for beside x and y.
 
     Raises:
         DataError: It is nothing that could be data.
     """
-    section = _named(data, target)
+    names = _as_texts(target)
+    section = _named(data, names)
     if section is not None:
         return DataInput(section, {})
-    rows = _parts(_called(data) if _is_function(data) else data, target)
+    rows = _parts(_called(data) if _is_function(data) else data, names, columns)
     paths = {part: folder / f"data-{each.fingerprint}{each.suffix}" for part, each in rows.items()}
     named = {part: _relative(path, project) for part, path in paths.items()}
     first = next(iter(rows))
@@ -126,6 +133,13 @@ def read_input(
     if len(rows) > 1:
         section["split"] = {part: path for part, path in named.items() if part != first}
     return DataInput(section, {paths[part]: each.write for part, each in rows.items()})
+
+
+def _as_texts(target: Target) -> str | list[str] | None:
+    """Names of columns as tables have them: a column 4 is called "4" there."""
+    if isinstance(target, list | tuple):
+        return [str(name) for name in target]
+    return None if target is None else str(target)
 
 
 def _named(data: object, target: str | list[str] | None) -> dict[str, Any] | None:
@@ -143,16 +157,18 @@ def _named(data: object, target: str | list[str] | None) -> dict[str, Any] | Non
     return {"source": source if target is None else {**source, "target": target}}
 
 
-def _parts(data: object, target: str | list[str] | None) -> dict[str, _Rows]:
+def _parts(
+    data: object, target: str | list[str] | None, columns: Collection[str]
+) -> dict[str, _Rows]:
     if not (isinstance(data, Mapping) and "train" in data):
-        return {"train": _rows(data, target)}
+        return {"train": _rows(data, target, columns)}
     unknown = sorted(set(map(str, data)) - set(_PARTS))
     if unknown:
         raise DataError(f"data has the part {unknown[0]!r}; expected train, validation and test")
-    return {part: _rows(data[part], target) for part in _PARTS if part in data}
+    return {part: _rows(data[part], target, columns) for part in _PARTS if part in data}
 
 
-def _rows(data: object, target: str | list[str] | None) -> _Rows:
+def _rows(data: object, target: str | list[str] | None, columns: Collection[str]) -> _Rows:
     table = _as_table(data, target)
     if table is not None:
         return table
@@ -160,9 +176,13 @@ def _rows(data: object, target: str | list[str] | None) -> _Rows:
         raise DataError(f"target= names a column of a DataFrame, received {type(data).__name__}")
     if isinstance(data, Mapping) and {"x", "y"} <= set(data):
         others = {str(name): data[name] for name in data if name not in ("x", "y")}
+        check_used(others, columns)
         return _as_arrays(data["x"], data["y"], others)
     if isinstance(data, tuple | list) and len(data) == 2:
         return _as_arrays(data[0], data[1], {})
+    if isinstance(data, tuple):
+        advice = f". {NO_ROW_WEIGHTS}" if len(data) == 3 else ""
+        raise DataError(f"data is a tuple of {len(data)}; expected (x, y){advice}")
     if _has_batches(data):
         return _as_arrays(*_joined(_batches(data)), {})
     raise DataError(f"data is of the type {type(data).__name__}; expected {_EXPECTED}")
@@ -190,6 +210,7 @@ def _as_table(data: object, target: str | list[str] | None) -> _Table | None:
 
 
 def _as_arrays(x: object, y: object, others: Mapping[str, object]) -> _Arrays:
+    _check_single(x, y)
     inputs: Mapping[str, object] = x if isinstance(x, Mapping) else {"x": x}
     y_name = "y" if "y" not in inputs else "targets of the study"
     named = {**{str(name): each for name, each in inputs.items()}, y_name: y, **others}
@@ -199,11 +220,25 @@ def _as_arrays(x: object, y: object, others: Mapping[str, object]) -> _Arrays:
     return _Arrays(arrays, list(map(str, inputs)) if isinstance(x, Mapping) else "x", y_name)
 
 
+def _check_single(x: object, y: object) -> None:
+    """Raises DataError for several targets by name, and several inputs without names."""
+    if isinstance(y, Mapping):
+        raise DataError(
+            f"y is a mapping of {', '.join(map(str, y))}; expected one array: a model with several "
+            "outputs is not supported"
+        )
+    if not (isinstance(x, tuple | list) and all(hasattr(each, "shape") for each in x)):
+        return
+    rows = _numpy("y", y).shape[:1]
+    if (len(x),) != rows and all(tuple(each.shape[:1]) == rows for each in x):
+        raise DataError(
+            f"x is a {type(x).__name__} of {len(x)} arrays; name the inputs of the model, such as "
+            "x={'a': ..., 'b': ...}"
+        )
+
+
 def _as_array(name: str, value: object) -> Any:
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise DataError(f"{name} is no array: {error}") from error
+    array = _numpy(name, value)
     if array.dtype.kind == "O" and all(isinstance(each, str) for each in array.flat):
         return array.astype(str)
     if array.dtype.kind == "O" or array.ndim == 0:
@@ -212,6 +247,16 @@ def _as_array(name: str, value: object) -> Any:
             f"{type(value).__name__} of {array.dtype}"
         )
     return array
+
+
+def _numpy(name: str, value: object) -> Any:
+    # TensorFlow would make an array of arrays of it, or one of numbers where a batch is even.
+    if type(value).__name__ == "RaggedTensor":
+        raise DataError(f"{name} is a RaggedTensor, make it x.to_tensor(np.nan): {_ONE_LENGTH}")
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise DataError(f"{name} is no array: {error}; {_ONE_LENGTH}") from error
 
 
 def _has_batches(data: object) -> bool:
@@ -234,12 +279,13 @@ def _batches(data: Any) -> Iterable[Any]:
 def _joined(batches: Iterable[Any]) -> tuple[Any, Any]:
     joined = JoinedBatches()
     for batch in batches:
-        if not (isinstance(batch, tuple | list) and len(batch) == 2):
-            raise DataError(f"data yields {type(batch).__name__}; expected batches (x, y)")
+        check_batch(batch, "data")
         x, y = batch
+        _check_single(x, y)
         named = isinstance(x, Mapping)
         joined.add(
-            {k: np.asarray(v) for k, v in x.items()} if named else np.asarray(x), np.asarray(y)
+            {k: _numpy(str(k), v) for k, v in x.items()} if named else _numpy("x", x),
+            _numpy("y", y),
         )
     if not joined:
         raise DataError("data yields no batch; expected batches (x, y)")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpo.api.randomness import kept_random_numbers
 from hpo.artifacts import Place
 from hpo.errors import UsageError
 from hpo.export.exporting import export_best
 from hpo.export.values import Bundle
 from hpo.launch.places import artifacts_place, bundle_folder, storage_url
+from hpo.space.names import builder_values
 from hpo.study.database import Database
 from hpo.study.snapshot import BestTrial, Snapshot, best_trial, take_snapshot
-from hpo.study.studies import StudyRecord
+from hpo.study.studies import StudyRecord, resume_study
 from hpo.study.studies import open_study as open_record
 from hpo.usercode import HandedOver, handing_over
 from hpo.watch.progress import in_words
@@ -56,6 +58,9 @@ class Site:
         Raises:
             UsageError: The project is no folder, or the storage no text.
         """
+        for name, given in (("project", project), ("artifacts", artifacts)):
+            if not isinstance(given, str | Path | None):
+                raise UsageError(f"{name} must be text or a path, received {type(given).__name__}")
         folder = Path(project or "").resolve()
         if not folder.is_dir():
             raise UsageError(f"the project folder {folder} is not there; make it, or name another")
@@ -104,11 +109,16 @@ class Study:
     def best(self) -> BestTrial:
         """The trial with the best value so far: `params`, `value`, `number`, `state`, `attrs`.
 
+        `params` is what its model was built with, fixed values of the study included, by the names
+        that the builder asks for: as `hp.values` of `keras_tuner.HyperParameters` they build the
+        same model again.
+
         Raises:
             NoUsableTrialError: No finished trial has a value.
         """
         with self._opened() as database:
-            return best_trial(database, self._record)
+            found = best_trial(database, self._record)
+        return replace(found, params=builder_values(found.params, self._record.spec.space))
 
     @property
     def trials(self) -> pd.DataFrame:
@@ -121,6 +131,14 @@ class Study:
 
         with self._opened() as database:
             return trials_frame(database, self._record)
+
+    def resume(self) -> None:
+        """Takes back that the study was stopped, or has stopped itself.
+
+        Workers may take its trials again, and `hpo.tune`, called as before, goes on with it.
+        """
+        with self._opened() as database:
+            resume_study(database, self._record)
 
     def export(self, folder: str | Path | None = None) -> Bundle:
         """Writes the best model, which takes raw input, with its config and metrics to a folder.
@@ -195,11 +213,8 @@ def open_study(
 def opened_trainers(builder: HandedOver | None) -> Iterator[Trainers]:
     """Trainers that find the builder: processes, or threads where only this process has it."""
     if builder is None:
-        trainers = Trainers(os.environ.get("HPO_FORKSERVER"))
-    else:
-        trainers = InProcessTrainers()
-    with handing_over(builder):
-        try:
+        with closing(Trainers(os.environ.get("HPO_FORKSERVER"))) as trainers:
             yield trainers
-        finally:
-            trainers.close()
+    else:
+        with handing_over(builder), kept_random_numbers(), closing(InProcessTrainers()) as here:
+            yield here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import signal
 import sys
@@ -18,10 +19,10 @@ import numpy as np
 
 from hpo.api.builders import FoundBuilder, find_builder
 from hpo.api.inputs import DataInput, read_input
-from hpo.api.objectives import direction_of
+from hpo.api.objectives import read_objective
 from hpo.api.study import Site, Study, opened_trainers
 from hpo.console import error_console, say
-from hpo.errors import StudyMismatchError, UsageError
+from hpo.errors import NoUsableTrialError, StudyMismatchError, StudyStoppedError, UsageError
 from hpo.launch.inprocess import InProcessWorker
 from hpo.launch.local import LaunchOptions, LocalWorkers, available_cores
 from hpo.launch.places import DB_TIMEOUT
@@ -43,8 +44,8 @@ def tune(
     build: str | Callable[..., Any] | Any,
     data: Any,
     *,
-    target: str | list[str] | None = None,
-    objective: str = "val_accuracy",
+    target: str | int | list[str | int] | None = None,
+    objective: str | Any = "val_accuracy",
     direction: Direction | None = None,
     space: Mapping[str, Any] | None = None,
     trials: int = 20,
@@ -77,8 +78,8 @@ def tune(
             `train`, `validation` and `test` of these; a function that returns one of these, or
             where to import it from, such as `"my_data:load"`; or the section `data:` of a study
             file. What is in memory is written to a file in the study's artifacts folder.
-        target: The column or columns of a DataFrame to learn.
-        objective: A metric that Keras reports after each epoch.
+        target: The column or columns of a DataFrame to learn, by their names.
+        objective: A metric that Keras reports after each epoch, or a `keras_tuner.Objective`.
         direction: `maximize` or `minimize`; read off the metric's name when left out.
         space: As the section `space:` of a study file.
         trials: The study ends with exactly so many; more than before extend it.
@@ -106,7 +107,8 @@ def tune(
         StudyFileError: Arguments are wrong; every one is told with its path, as in a study file.
         UsageError, DataError, BuilderError: The study can't be trained; nothing was created.
         StudyMismatchError: A study of this name exists, with another builder, data or settings.
-        StudyStoppedError: It was stopped, or has stopped itself after equal failures.
+        StudyStoppedError: It was stopped, or has stopped itself after equal failures;
+            `resume()` of the study takes that back, and the same call goes on.
         StorageError, ArtifactsError: Database or artifacts are out of reach.
         KeyboardInterrupt: The trial in flight was given back; the same call goes on.
     """
@@ -121,18 +123,21 @@ def tune(
             f"one worker, received workers={workers}: move it into a module, a file my_model.py, "
             "import it from there, and its workers will be processes"
         )
+    if not isinstance(progress, bool):
+        raise UsageError(f"progress must be True or False, received {progress!r}")
     site = Site.of(project, storage, artifacts)
     parse_url(site.url)
     study_name = builder.study_name if name is None else name
-    given = read_input(data, target, _data_folder(site, study_name), site.project)
+    columns = _split_columns(split)
+    given = read_input(data, target, _data_folder(site, study_name), site.project, columns)
     file = _study_file(
         name=study_name,
         data=_with(given.section, split=split, preprocess=preprocess, task=task),
-        model={"builder": builder.reference, "args": dict(args or {})},
-        objective={"metric": objective, "direction": direction_of(objective, direction)},
-        training=dict(training or {}),
-        space=dict(space or {}),
-        search=_with(dict(search or {}), trials=trials),
+        model={"builder": builder.reference, "args": _section(args)},
+        objective=read_objective(objective, direction),
+        training=_section(training),
+        space=_section(space),
+        search=_with(_section(search), trials=trials),
     )
     with opened_trainers(builder.handed) as trainers:
         record = _submit(file, given, site, builder, trainers)
@@ -142,19 +147,31 @@ def tune(
     return study
 
 
-def _data_folder(site: Site, study: str) -> Path:
+def _data_folder(site: Site, study: object) -> Path:
     local = site.artifacts if isinstance(site.artifacts, Path) else site.project / "artifacts"
-    return local / study
+    return local / str(study)
 
 
-def _with(section: dict[str, Any], **entries: Any) -> dict[str, Any]:
+def _split_columns(split: object) -> list[str]:
+    named = split if isinstance(split, Mapping) else {}
+    return [str(named[key]) for key in ("column", "group", "time") if key in named]
+
+
+def _section(given: object) -> Any:
+    """A section of the study file; what is none is told as in a file."""
+    return given if given is not None else {}
+
+
+def _with(section: Any, **entries: Any) -> Any:
     """The section with entries that were given as arguments."""
+    if not isinstance(section, Mapping):
+        return section
     given = {key: value for key, value in entries.items() if value is not None}
     twice = sorted(section.keys() & given.keys())
     own = [key for key in twice if key != "split"]
     if own:
         raise UsageError(f"{own[0]} is given twice, as an argument and inside of a mapping")
-    if twice:
+    if twice and isinstance(given["split"], Mapping):
         # Parts that are ready have named their files there.
         given["split"] = {**given["split"], **section["split"]}
     return {**section, **given}
@@ -242,6 +259,8 @@ class _Run:
             database = Database(self._site.url, patience=DB_TIMEOUT, hurry=interruption.stop)
             try:
                 end = self._run(database, processes, interruption, show)
+            except StudyStoppedError as error:
+                raise StudyStoppedError(f"{error}, in Python: {self._resuming()}") from None
             finally:
                 database.close()
         if end.interrupted:
@@ -254,6 +273,17 @@ class _Run:
             self._say(time_limit_words(end.snapshot))
         else:
             self._say(f"the study {self._record.name!r} is finished: {in_words(end.snapshot)}")
+        if end.snapshot.best is None:
+            self._warn_of_failures()
+
+    def _warn_of_failures(self) -> None:
+        try:
+            self._study.best  # noqa: B018
+        except NoUsableTrialError as error:
+            _warn(str(error))
+
+    def _resuming(self) -> str:
+        return f"hpo.open_study({self._record.name!r}).resume(), and the same call again"
 
     def _run(
         self,
@@ -298,7 +328,8 @@ class _Run:
     @contextmanager
     def _display(self) -> Iterator[Callable[[Snapshot], None]]:
         if not self._progress:
-            yield lambda _snapshot: None
+            with _silent_logs():
+                yield lambda _snapshot: None
             return
         with progress_display(error_console()) as display:
             yield display.show
@@ -306,6 +337,17 @@ class _Run:
     def _say(self, words: str) -> None:
         if self._progress:
             say(words)
+
+
+@contextmanager
+def _silent_logs() -> Iterator[None]:
+    """Logs go where the user has said; nobody has said, and Python writes warnings to stderr."""
+    logger, handler = logging.getLogger("hpo"), logging.NullHandler()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 @contextmanager

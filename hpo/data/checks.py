@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from hpo.data.raw import RawData
 from hpo.errors import DataError
 
 MIN_ROWS = 10
+
+NO_ROW_WEIGHTS = "Weights of rows are not supported; `training.class_weight` weighs classes."
 
 # Below the 3.4e38 of float32, so that neither a difference nor a reciprocal can overflow.
 _LARGEST = 1e37
@@ -70,6 +72,28 @@ def named_arrays(x: Features) -> list[tuple[str, NDArray[Any]]]:
     return sorted(x.items()) if isinstance(x, dict) else [("x", x)]
 
 
+def check_used(names: Iterable[str], columns: Collection[str]) -> None:
+    """Raises DataError for an array beside x and y that the split does not ask for."""
+    unused = [name for name in names if name not in ("x", "y", *columns)]
+    if unused:
+        raise DataError(
+            f"nothing uses the array {unused[0]!r}; expected x, y and the columns that `split` "
+            f"names: {', '.join(columns) or 'none'}. {NO_ROW_WEIGHTS}"
+        )
+
+
+def check_batch(batch: object, origin: str) -> None:
+    """Raises DataError unless it is (x, y); `origin` is what yields it."""
+    if isinstance(batch, tuple | list):
+        if len(batch) == 2:
+            return
+        advice = f". {NO_ROW_WEIGHTS}" if len(batch) == 3 else ""
+        raise DataError(
+            f"{origin} yields batches of {len(batch)} parts; expected batches (x, y){advice}"
+        )
+    raise DataError(f"{origin} yields {type(batch).__name__}; expected batches (x, y)")
+
+
 def check_features(x: Features, *, gaps: bool = False) -> None:
     """Raises DataError unless `x` holds finite real numbers that a float32 can hold.
 
@@ -79,7 +103,7 @@ def check_features(x: Features, *, gaps: bool = False) -> None:
         if array.dtype.kind not in "biuf":
             raise DataError(
                 f"{name} holds {name_of_kind(array)}; expected real numbers. "
-                "Encode the features as numbers and save the file again."
+                "Encode them, or give a table (a DataFrame), whose columns of text are encoded."
             )
         check_finite(array, name, gaps=gaps)
 

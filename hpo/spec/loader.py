@@ -119,6 +119,8 @@ def _partial_findings(values: dict[str, Any]) -> list[Finding]:
     entry: TypeAdapter[Parameter | Scalar] = TypeAdapter(SpaceEntry)
     raw = values.get("space")
     raw = raw if isinstance(raw, dict) else {}
+    # Other keys than text are findings of their own.
+    raw = {name: entry for name, entry in raw.items() if isinstance(name, str)}
     space: dict[str, Parameter | Scalar] = {}
     for name, value in raw.items():
         with suppress(ValidationError):

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.space.mirrors import own_name
 from hpo.study.database import Database
 from hpo.study.storage import StudyStorage
 from hpo.study.studies import StudyRecord
@@ -28,10 +29,23 @@ _ENOUGH = 5
 
 
 def trials_frame(database: Database, record: StudyRecord) -> pd.DataFrame:
-    """The trials as Optuna's `trials_dataframe` has them, the single value as `value`."""
+    """The trials as Optuna's `trials_dataframe` has them, the single value as `value`.
+
+    Of a parameter whose mirror image is stored it has the value itself.
+    """
     study = _study(database, record)
     frame = study.trials_dataframe(_COLUMNS)
-    return frame.rename(columns={f"value_{record.metric}": "value"})
+    names = {f"value_{record.metric}": "value"}
+    ranges: dict[str, Any] = {}
+    for trial in study.trials:
+        ranges |= trial.distributions
+    for stored, distribution in ranges.items():
+        name, column = own_name(stored), f"params_{stored}"
+        if name is not None:
+            low, high = distribution.low, distribution.high
+            frame[column] = (low + high - frame[column]).clip(low, high)
+            names[column] = f"params_{name}"
+    return frame.rename(columns=names)
 
 
 def draw_study(database: Database, record: StudyRecord) -> Figure:

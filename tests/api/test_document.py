@@ -1,4 +1,4 @@
-"""The example of docs/python-api.md works as it is printed there, with fewer trials."""
+"""The examples of docs/python-api.md work as they are printed there, with fewer trials."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ pytestmark = [pytest.mark.keras, pytest.mark.slow]
 
 
 @pytest.mark.long
-def test_the_example(script: Script, folder: Path) -> None:
+def test_the_examples(script: Script, folder: Path) -> None:
     text = (ROOT / "docs" / "python-api.md").read_text()
-    block = re.search(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert block is not None
-    done = script(block[1].replace("trials=20", "trials=2").replace('"epochs": 30', '"epochs": 2'))
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert blocks
+    done = script(
+        "".join(blocks).replace("trials=20", "trials=2").replace('"epochs": 30', '"epochs": 2')
+    )
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (folder / "model").iterdir()}
     assert names >= {"model.keras", "config.yaml", "metrics.json"}

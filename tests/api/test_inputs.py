@@ -21,8 +21,8 @@ Y = np.repeat([0, 1], 10)
 FRAME = pd.DataFrame({"size": X[:, 0], "colour": ["red", "blue"] * 10, "answer": Y})
 
 
-def read(data: Any, folder: Path, target: str | list[str] | None = None) -> DataInput:
-    return read_input(data, target, folder / "artifacts" / "study", folder)
+def read(data: Any, folder: Path, target: Any = None, columns: Any = ()) -> DataInput:
+    return read_input(data, target, folder / "artifacts" / "study", folder, columns)
 
 
 def opened(given: DataInput, folder: Path) -> Any:
@@ -55,7 +55,7 @@ def test_other_values_make_another_file(tmp_path: Path) -> None:
 
 def test_several_inputs_and_a_column_to_split_by(tmp_path: Path) -> None:
     data = {"x": {"a": X, "y": X[:, :1]}, "y": Y, "who": np.arange(20) // 2}
-    given = read(data, tmp_path)
+    given = read(data, tmp_path, columns=["who"])
     given.section["split"] = {"group": "who"}
     assert opened(given, tmp_path).signature.input_shape == {"a": (2,), "y": (1,)}
 
@@ -68,6 +68,14 @@ def test_texts_are_labels(tmp_path: Path) -> None:
 def test_a_frame_with_its_target(tmp_path: Path) -> None:
     signature = opened(read(FRAME, tmp_path, target="answer"), tmp_path).signature
     assert set(signature.form["columns"]) == {"size", "colour"}
+
+
+def test_columns_that_are_numbered(tmp_path: Path) -> None:
+    frame = pd.DataFrame(np.c_[X, Y, Y[::-1]])
+    assert read(frame, tmp_path, target=2).section["source"]["target"] == "2"
+    given = read(frame, tmp_path, target=[np.int64(2), 3])
+    assert given.section["source"]["target"] == ["2", "3"]
+    assert set(opened(given, tmp_path).signature.form["columns"]) == {"0", "1"}
 
 
 def test_a_frame_and_a_column_beside_it(tmp_path: Path) -> None:
@@ -101,6 +109,17 @@ def test_a_function_of_the_notebook_is_called(tmp_path: Path) -> None:
         read(broken, tmp_path)
 
 
+@pytest.mark.keras
+def test_rows_of_several_lengths_in_tensorflow(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    x = tf.ragged.constant([[1.0, 2.0], [3.0]] * 10)
+    batches = tf.data.Dataset.from_tensor_slices((x, Y)).batch(5)
+    for data in ((x, Y), batches):
+        with pytest.raises(DataError, match=r"x is a RaggedTensor, make it x.to_tensor\(np.nan\)"):
+            read(data, tmp_path)
+
+
 def test_a_section_stays_as_it_is(tmp_path: Path) -> None:
     section = {"source": {"type": "sklearn", "name": "iris"}, "task": "multiclass"}
     assert read(section, tmp_path) == DataInput(section, {})
@@ -115,14 +134,27 @@ def test_a_section_stays_as_it_is(tmp_path: Path) -> None:
         (42, None, "data is of the type int; expected"),
         ({"train": (X, Y), "val": (X, Y)}, None, "the part 'val'; expected train, validation"),
         ((np.array([object()] * 20), Y), None, "x must be an array of numbers or texts"),
-        (([[1], [2, 3]], [0, 1]), None, "x is no array"),
+        (([[1], [2, 3]], [0, 1]), None, "x is no array: .* pad shorter ones with NaN"),
         ([1, 2, 3], None, "yields int; expected batches"),
         ([], None, "yields no batch"),
+        ((X, Y, Y), None, r"a tuple of 3; expected \(x, y\)\. Weights of rows .* not supp"),
+        ([(X, Y, Y)] * 3, None, r"batches of 3 parts; expected .* \(x, y\)\. Weights of rows"),
+        ([(X, Y, Y, Y)] * 3, None, r"batches of 4 parts; expected batches \(x, y\)$"),
+        ({"x": X, "y": Y, "sample_weight": Y}, None, "nothing uses the array 'sample_weight'"),
+        ({"train": {"x": X, "y": Y, "w": Y}, "test": (X, Y)}, None, "nothing uses the array 'w'"),
+        (
+            (X, {"a": Y, "b": Y}),
+            None,
+            "a mapping of a, b; expected one array: a model with several",
+        ),
+        ([(X, {"a": Y})] * 3, None, "y is a mapping of a; expected one array"),
+        (([X, X], Y), None, "x is a list of 2 arrays; name the inputs of the model"),
+        ([((X, X[:, :1]), Y)] * 3, None, "x is a tuple of 2 arrays; name the inputs of the model"),
         ({"source": {"type": "sklearn"}}, "y", r"name the target in data\['source'\]"),
         ((FRAME, FRAME["answer"]), None, "x has a column 'answer' as y has"),
     ],
 )
-def test_what_is_no_data(data: Any, target: str | None, message: str, tmp_path: Path) -> None:
+def test_what_is_no_data(data: Any, target: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         read(data, tmp_path, target)
     assert list(tmp_path.iterdir()) == []

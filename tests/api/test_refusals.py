@@ -10,7 +10,7 @@ import pytest
 
 import hpo
 from hpo.api.builders import find_builder
-from hpo.api.objectives import direction_of
+from hpo.api.objectives import direction_of, read_objective
 from hpo.errors import BuilderError, StudyFileError, UsageError
 
 DATA = (np.zeros((20, 2)), np.repeat([0, 1], 10))
@@ -46,6 +46,31 @@ def test_a_metric_of_an_unclear_name() -> None:
     with pytest.raises(UsageError, match=r"'val_score' does not say .* give direction"):
         direction_of("val_score", None)
     assert direction_of("val_score", "minimize") == "minimize"
+
+
+@pytest.mark.parametrize("objective", [None, ["val_loss"], 3])
+def test_what_is_no_objective(objective: Any) -> None:
+    with pytest.raises(UsageError, match=r"^objective must be the name of one metric, .* received"):
+        read_objective(objective, None)
+
+
+@pytest.mark.keras
+def test_an_objective_of_kerastuner() -> None:
+    import keras_tuner
+
+    score = keras_tuner.Objective("val_score", "max")
+    named = {"metric": "val_score", "direction": "maximize"}
+    assert read_objective(score, None) == read_objective(score, "maximize") == named
+    with pytest.raises(UsageError, match="'minimize' contradicts the objective, which says max"):
+        read_objective(score, "minimize")
+
+
+@pytest.mark.keras
+def test_a_model_is_no_builder() -> None:
+    import keras
+
+    with pytest.raises(BuilderError, match="is a model, a Sequential; expected a function"):
+        find_builder(keras.Sequential())
 
 
 def test_how_a_builder_is_named() -> None:
@@ -106,6 +131,30 @@ def test_nothing_is_said_twice(tmp_path: Path) -> None:
     assert "not a database URL" in refused(tmp_path, storage="hpo.db")
 
 
+@pytest.mark.parametrize(
+    ("argument", "value", "words"),
+    [
+        ("training", "epochs", "training: expected a mapping, received the text"),
+        ("training", [1], "training: expected a mapping, received a list"),
+        ("search", "tpe", "search: expected a mapping, received the text"),
+        ("split", "x", "data.split: expected a mapping, received the text"),
+        ("args", [1], "model.args: expected a mapping, received a list"),
+        ("space", {1: 3}, "space[1]: expected text, received 1"),
+        ("name", 3, "name: expected text, received 3"),
+        ("objective", None, "objective must be the name of one metric"),
+        ("progress", "no", "progress must be True or False, received 'no'"),
+        ("artifacts", 3, "artifacts must be text or a path, received int"),
+    ],
+)
+def test_an_argument_of_another_kind(tmp_path: Path, argument: str, value: Any, words: str) -> None:
+    assert words in refused(tmp_path, **{argument: value})
+
+
+def test_ready_parts_and_a_split_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(StudyFileError, match=r"data\.split: expected a mapping"):
+        hpo.tune(build, {"train": DATA, "test": DATA}, project=tmp_path, split="x")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("workers", [0, -1, 1.5, "2", None])
 def test_what_is_no_number_of_workers(tmp_path: Path, workers: Any) -> None:
     words = refused(tmp_path, workers=workers)
@@ -120,6 +169,8 @@ def test_what_is_no_lease(tmp_path: Path, lease: Any) -> None:
 
 def test_a_storage_and_a_project_of_another_kind(tmp_path: Path) -> None:
     assert "storage must be a database URL" in refused(tmp_path, storage=3)
+    with pytest.raises(UsageError, match="project must be text or a path, received int"):
+        hpo.open_study("any", project=3)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="nowhere is not there; make it"):
         hpo.tune(lambda hp: hp, DATA, project=tmp_path / "nowhere")
     with pytest.raises(UsageError, match="nowhere is not there; make it"):

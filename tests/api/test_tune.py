@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import random
 import re
 import signal
 import sqlite3
@@ -13,6 +14,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import hpo
@@ -176,26 +178,41 @@ def test_a_builder_that_raises_stops_the_study(folder: Path) -> None:
         hpo.tune(build, IRIS)
     assert list(folder.iterdir()) == []
 
+    mended = folder / "mended"
+
     def tired(hp: Any, input_shape: Any, num_outputs: int) -> Any:
         import keras
 
         calls.append(hp.Int("units", 4, 8))
-        if len(calls) == 3:
+        if len(calls) == 3 and not mended.exists():
             sys.exit("as user code may")
-        if len(calls) > 2:
+        if len(calls) > 2 and not mended.exists():
             raise RuntimeError("out of ideas")
         layers = [keras.Input(input_shape), keras.layers.Dense(num_outputs, "softmax")]
         return keras.Sequential(layers)
 
     calls.clear()
     search = {"max_consecutive_failures": 2}
-    with pytest.raises(StudyStoppedError, match="out of ideas"):
-        hpo.tune(tired, IRIS, training={"epochs": 1}, search=search, name="tired")
+
+    def tune() -> hpo.Study:
+        calls.clear()
+        return hpo.tune(tired, IRIS, trials=5, training={"epochs": 1}, search=search, name="tired")
+
+    with pytest.raises(
+        StudyStoppedError, match=r"out of ideas.*hpo\.open_study\('tired'\)\.resume"
+    ):
+        tune()
     study = hpo.open_study("tired")
     assert (study.status.state, study.status.failed) == ("stopped", 3)
     first, *others = study.trials["user_attrs_reason"].dropna()
     assert "SystemExit: as user code may" in first
     assert ["out of ideas" in reason for reason in others] == [True, True]
+    mended.touch()
+    with pytest.raises(StudyStoppedError):
+        tune()
+    study.resume()
+    assert study.status.state == "running"
+    assert (tune().status.complete, study.status.failed) == (2, 3)
 
 
 def test_a_time_limit_that_passes_is_an_end(
@@ -218,6 +235,101 @@ def test_a_time_limit_that_passes_is_an_end(
     status = tune(2).status
     assert (status.state, status.timed_out, status.finished) == ("stopped", True, 1)
     assert "time limit of the study 'late' has passed: 1 of 2" in capsys.readouterr().err
+
+
+def test_a_study_whose_trials_all_failed_warns(script: Script) -> None:
+    done = script(
+        f"""
+{CELL}
+import warnings
+calls = []
+def tired(hp, input_shape, num_outputs):
+    calls.append(1)
+    if len(calls) > 1:
+        raise RuntimeError("out of ideas")
+    return keras.Sequential([keras.Input(input_shape), keras.layers.Dense(num_outputs, "softmax")])
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    study = hpo.tune(tired, (x, y), trials=2, training={{"epochs": 1}}, progress=False)
+print([str(each.message) for each in caught if each.filename.endswith("script.py")])
+print(study.status.failed)
+"""
+    )
+    assert done.returncode == 0, done.stderr
+    words, failed = done.stdout.splitlines()
+    assert failed == "2"
+    assert "no finished trial of the study 'tired' has a value" in words
+    assert "2 of them ended with: exception: RuntimeError: out of ideas" in words
+    assert "out of ideas" not in done.stderr
+
+
+def test_random_numbers_of_the_process_go_on(folder: Path) -> None:
+    import keras
+    import tensorflow as tf
+
+    def build(hp: Any, input_shape: Any, num_outputs: int) -> Any:
+        layers = [keras.Input(input_shape), keras.layers.Dense(num_outputs, "softmax")]
+        return keras.Sequential(layers)
+
+    def seed() -> None:
+        random.seed(1)
+        np.random.seed(2)  # noqa: NPY002
+        tf.random.set_seed(3)
+
+    def draw() -> list[float]:
+        drawn = keras.random.uniform((1,)), tf.random.uniform((1,), seed=None)
+        return [random.random(), np.random.rand(), *(float(each[0]) for each in drawn)]  # noqa: NPY002
+
+    keras.utils.set_random_seed(4)
+    seed()
+    expected = draw()
+    keras.utils.set_random_seed(4)
+    seed()
+    study = hpo.tune(build, IRIS, trials=1, training={"epochs": 1}, name="drawn", progress=False)
+    study.export()
+    assert draw() == expected
+
+
+@pytest.mark.parametrize("kind", ["narrow", "wide"])
+def test_the_best_params_build_the_model_again(kind: str, folder: Path) -> None:
+    import keras
+    import keras_tuner
+
+    values: list[dict[str, Any]] = []
+
+    def build(hp: Any, input_shape: Any, num_outputs: int) -> Any:
+        layers = [keras.Input(input_shape)]
+        chosen = hp.Choice("kind", ["narrow", "wide"])
+        with hp.conditional_scope("kind", ["narrow"]):
+            if chosen == "narrow":
+                layers.append(keras.layers.Dense(hp.Int("units", 2, 8)))
+        with hp.conditional_scope("kind", ["wide"]):
+            if chosen == "wide":
+                layers.append(keras.layers.Dense(hp.Int("units", 9, 16)))
+                rate = hp.Float("rate", 0.5, 0.9, sampling="reverse_log")
+                layers.append(keras.layers.Dropout(rate))
+        layers.append(keras.layers.Dense(hp.Int("last", 3, 30), hp.Choice("by", ["relu", "tanh"])))
+        values.append(dict(hp.values))
+        return keras.Sequential([*layers, keras.layers.Dense(num_outputs, "softmax")])
+
+    space = {"kind": kind, "by": "tanh", "last": 21}
+    study = hpo.tune(
+        build, IRIS, trials=2, training={"epochs": 1}, space=space, name=kind, progress=False
+    )
+    best = study.best
+    assert best.params in values
+    hp = keras_tuner.HyperParameters()
+    hp.values = dict(best.params)
+    model = build(hp, (4,), 3)
+    assert hp.values == best.params
+    assert model.count_params() == best.attrs["model_parameters"]
+    # A table of trials tells conditions apart, and has no mirror images.
+    columns = {f"params_{name}[kind={kind}]" for name in best.params.keys() - space.keys()}
+    assert columns <= set(study.trials.columns)
+    row = study.trials.set_index("number").loc[best.number]
+    assert {row[f"params_units[kind={kind}]"]} == {best.params["units"]}
+    if kind == "wide":
+        assert row["params_rate[kind=wide]"] == pytest.approx(best.params["rate"])
 
 
 def test_two_worker_processes(

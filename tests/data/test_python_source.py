@@ -64,6 +64,12 @@ def test_a_mapping_with_columns_for_the_split(tmp_path: Path) -> None:
     assert raw.columns["day"].tolist() == list(range(20))
     with pytest.raises(DataError, match=r"the column 'week', which .* does not return.* day"):
         load(tmp_path, code, split={"time": "week"})
+    with pytest.raises(DataError, match=r"nothing uses the array 'day'.*`split` names: none"):
+        load(tmp_path, code)
+    part = "{'x': x, 'y': y, 'w': y}"
+    parts = f"{{'train': {part}, 'validation': {part}, 'test': {part}}}"
+    with pytest.raises(DataError, match=r"nothing uses the array 'w'.*Weights of rows"):
+        load(tmp_path, ARRAYS + f"def load(): return {parts}")
 
 
 def test_ready_parts(tmp_path: Path) -> None:
@@ -89,6 +95,9 @@ def test_batches_without_keras(tmp_path: Path) -> None:
     raw = load(tmp_path, code)
     assert isinstance(raw.x, np.ndarray)
     np.testing.assert_array_equal(raw.x, np.arange(40.0).reshape(20, 2))
+    code = ARRAYS + "def load(): return ((x[i:i + 6], y[i:i + 6], 1) for i in range(0, 20, 6))"
+    with pytest.raises(DataError, match=r"load yields batches of 3 parts; .* Weights of rows"):
+        load(tmp_path, code)
 
 
 @pytest.mark.keras

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hpo.data.checks import check_batch, check_used
 from hpo.data.features import Array, Features, count_rows
 from hpo.data.joined import JoinedBatches, join_arrays, join_rows
 from hpo.data.raw import RawData, SourceFiles
@@ -62,6 +63,7 @@ def _read(
         return from_frame(plain_frame(value), _with_target(source), columns, preprocess, None)
     if isinstance(value, Mapping) and {"x", "y"} <= set(value):
         extra = {name: _column(value, name, source) for name in columns}
+        check_used(map(str, value), columns)
         return RawData(*_pair(value, source), columns=extra)
     if columns:
         raise DataError(
@@ -88,6 +90,9 @@ def _join(
         return from_frame(frame, _with_target(source), columns, preprocess, parts)
     if columns:
         raise DataError("parts that are ready need no `split.column`, `group` or `time`")
+    for value in values:
+        if isinstance(value, Mapping):
+            check_used(map(str, value), columns)
     pairs = [_pair(value, source) for value in values]
     return RawData(
         x=join_rows([x for x, _ in pairs]),
@@ -119,8 +124,7 @@ def _batches(value: Any) -> Iterable[Any]:
 def _from_batches(batches: Iterable[Any], source: PythonSource) -> tuple[Features, Any]:
     joined = JoinedBatches()
     for batch in batches:
-        if not (isinstance(batch, tuple | list) and len(batch) == 2):
-            raise DataError(f"{source.load} yields {type(batch).__name__}; expected {_EXPECTED}")
+        check_batch(batch, source.load)
         joined.add(_features(batch[0], source), _array(batch[1], "y", source))
     if not joined:
         raise DataError(f"{source.load} yields no batch; expected {_EXPECTED}")

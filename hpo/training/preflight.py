@@ -27,6 +27,7 @@ from hpo.space import SpaceError, Suggest
 from hpo.space.mirrors import is_mirrored
 from hpo.space.values import fits, in_words
 from hpo.spec import StudySpec
+from hpo.spec.directions import better_direction
 from hpo.spec.messages import FindingsError
 from hpo.spec.models import (
     AUGMENT_PARAMETERS,
@@ -93,6 +94,7 @@ def check_study(
         problems += _without_effect(bench, first)
         _check_savable(bench, first)
         problems += _check_metric(spec, metrics)
+        warnings += _strange_objective(spec, metrics)
         parameters, asked, fixed = _ask_around(bench, first, suggested)
         problems += _never_asked(spec, parameters, asked, fixed)
         problems += _never_so(spec, parameters)
@@ -356,6 +358,24 @@ def _check_metric(spec: StudySpec, metrics: tuple[str, ...]) -> list[StudyProble
     hint = f"did you mean {near[0]!r}? " if near else ""
     words = f"{metric!r} is never reported; {hint}reported are: {', '.join(metrics)}"
     return [StudyProblem(("objective", "metric"), words)]
+
+
+def _strange_objective(spec: StudySpec, metrics: tuple[str, ...]) -> list[str]:
+    """What can be meant, and is a mistake more often."""
+    metric, direction = spec.objective.metric, spec.objective.direction
+    better = better_direction(metric)
+    words = []
+    if better is not None and better != direction:
+        words.append(
+            f"the objective is to {direction} {metric}, which looks for the worst model; is "
+            f"`direction: {better}` meant?"
+        )
+    if not metric.startswith("val_") and f"val_{metric}" in metrics:
+        words.append(
+            f"the objective {metric} is measured on the rows that are trained on, and rewards "
+            f"learning them by heart; is val_{metric} meant?"
+        )
+    return words
 
 
 def _noting(suggested: dict[str, Parameter], suggest: Suggest) -> Suggest:

@@ -19,29 +19,6 @@ DATA = (np.zeros((20, 2)), np.repeat([0, 1], 10))
 def build(hp: Any) -> Any: ...
 
 
-@pytest.mark.parametrize(
-    ("metric", "direction"),
-    [
-        ("val_accuracy", "maximize"),
-        ("accuracy", "maximize"),
-        ("val_loss", "minimize"),
-        ("val_auc", "maximize"),
-        ("val_AUC", "maximize"),
-        ("val_mean_absolute_error", "minimize"),
-        ("val_rmse", "minimize"),
-        ("val_f1_score", "maximize"),
-        ("val_F1Score", "maximize"),
-        ("val_r2_score", "maximize"),
-        ("val_sparse_categorical_crossentropy", "minimize"),
-        ("val_top_k_categorical_accuracy", "maximize"),
-        ("val_precision", "maximize"),
-        ("val_kl_divergence", "minimize"),
-    ],
-)
-def test_the_direction_of_a_metric(metric: str, direction: str) -> None:
-    assert direction_of(metric, None) == direction
-
-
 def test_a_metric_of_an_unclear_name() -> None:
     with pytest.raises(UsageError, match=r"'val_score' does not say .* give direction"):
         direction_of("val_score", None)

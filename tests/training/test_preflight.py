@@ -162,6 +162,23 @@ def test_a_metric_that_is_never_reported(check: Check) -> None:
     assert words.endswith("reported are: loss, accuracy, val_loss, val_accuracy")
 
 
+@pytest.mark.parametrize(
+    ("metric", "direction", "meant"),
+    [
+        ("val_loss", "maximize", ["is `direction: minimize` meant?"]),
+        ("val_accuracy", "minimize", ["is `direction: maximize` meant?"]),
+        ("accuracy", "maximize", ["is val_accuracy meant?"]),
+        ("val_loss", "minimize", []),
+    ],
+)
+def test_an_objective_that_is_a_mistake_most_often(
+    check: Check, metric: str, direction: str, meant: list[str]
+) -> None:
+    found = check(PLAIN, objective={"metric": metric, "direction": direction})
+    assert found.problems == ()
+    assert [words[-len(end) :] for words, end in zip(found.warnings, meant, strict=True)] == meant
+
+
 def test_training_that_keras_does_not_know(check: Check) -> None:
     found = problems(check(PLAIN, training={"loss": "sparse_categorical_crosentropy"}))
     assert found["training", "loss"].startswith("Keras knows no 'sparse_categorical_crosentropy'")

@@ -183,10 +183,18 @@ PRUNER_OPTIONS: Mapping[str, Options] = {
 }
 
 
+# What Optuna has no default for; of `threshold` it is one of two.
+REQUIRED: Mapping[str, tuple[str, ...]] = {
+    "grid": ("search_space",),
+    "percentile": ("percentile",),
+    "patient": ("patience",),
+}
+
+
 def check_options(
     path: tuple[str | int, ...], name: str, given: Mapping[str, Any], known: Options
 ) -> list[OptionError]:
-    """Options that are unknown, with the nearest known one, and values that do not fit."""
+    """Options that are unknown, with the nearest known one, that lack, or whose value is wrong."""
     found = []
     for option, value in given.items():
         kind = known.get(option)
@@ -195,6 +203,11 @@ def check_options(
         elif not kind.accepts(value):
             words = f"expected {kind.in_words()}, received {value!r}"
             found.append(OptionError((*path, option), words))
+    for option in REQUIRED.get(name, ()):
+        if option not in given:
+            example = f"{{type: {name}, {option}: ...}}"
+            words = f"{name} needs {option}, {known[option].in_words()}: write {example}"
+            found.append(OptionError(path, words))
     return found
 
 

@@ -19,7 +19,10 @@ MIN_ROWS = 10
 NO_ROW_WEIGHTS = "Weights of rows are not supported; `training.class_weight` weighs classes."
 
 # Below the 3.4e38 of float32, so that neither a difference nor a reciprocal can overflow.
-_LARGEST = 1e37
+LARGEST = 1e37
+
+# What else can be done about a number that is missing, where a study file can be changed.
+OR_SET_MISSING = ", or set `preprocess.missing`"
 
 # What a source calls a sample; elsewhere it is a row.
 _SAMPLES = {"sequences": "series"}
@@ -54,6 +57,11 @@ def check_rows(raw: RawData) -> None:
                 f"{name} is empty, its shape is {array.shape}; expected rows with features."
             )
     for name, column in raw.columns.items():
+        if column.ndim == 0 or column.shape[1:] not in ((), (1,)):
+            raise DataError(
+                f"{name!r}, which the split asks for, has shape {column.shape}; expected (rows,), "
+                "one value for each sample"
+            )
         if len(column) != len(raw.y):
             raise DataError(
                 f"{name!r}, which the split asks for, has {len(column)} values and y has "
@@ -65,6 +73,17 @@ def check_rows(raw: RawData) -> None:
             f"the data has {len(raw.y)} {rows}; expected at least {MIN_ROWS} for train, validation "
             f"and test. Add {rows}."
         )
+
+
+def words_of_dropped(whole: NDArray[np.bool_], what: str) -> list[str]:
+    """A word about samples that `missing: drop` drops; `whole` says which it keeps.
+
+    Raises DataError when it keeps none.
+    """
+    dropped = int((~whole).sum())
+    if dropped and dropped == len(whole):
+        raise DataError(f"all {what} have values missing, so that `missing: drop` leaves none")
+    return [f"{dropped} of {len(whole)} {what} have values missing and are dropped"][: dropped > 0]
 
 
 def named_arrays(x: Features) -> list[tuple[str, NDArray[Any]]]:
@@ -94,10 +113,10 @@ def check_batch(batch: object, origin: str) -> None:
     raise DataError(f"{origin} yields {type(batch).__name__}; expected batches (x, y)")
 
 
-def check_features(x: Features, *, gaps: bool = False) -> None:
+def check_features(x: Features, *, gaps: bool = False, otherwise: str = OR_SET_MISSING) -> None:
     """Raises DataError unless `x` holds finite real numbers that a float32 can hold.
 
-    With `gaps` numbers may be missing (NaN).
+    With `gaps` numbers may be missing (NaN). `otherwise` says what else could be done.
     """
     for name, array in named_arrays(x):
         if array.dtype.kind not in "biuf":
@@ -105,13 +124,15 @@ def check_features(x: Features, *, gaps: bool = False) -> None:
                 f"{name} holds {name_of_kind(array)}; expected real numbers. "
                 "Encode them, or give a table (a DataFrame), whose columns of text are encoded."
             )
-        check_finite(array, name, gaps=gaps)
+        check_finite(array, name, gaps=gaps, otherwise=otherwise)
 
 
-def check_table(x: Mapping[str, NDArray[Any]], *, gaps: bool) -> None:
+def check_table(
+    x: Mapping[str, NDArray[Any]], *, gaps: bool, otherwise: str = OR_SET_MISSING
+) -> None:
     """Raises DataError unless the numbers of a table's columns are finite; without `gaps`, there.
 
-    What a missing text or category is, its column says.
+    What a missing text or category is, its column says. `otherwise` says what else could be done.
     """
     for name, array in x.items():
         check_finite(array, f"column {name!r}", gaps=True)
@@ -121,14 +142,16 @@ def check_table(x: Mapping[str, NDArray[Any]], *, gaps: bool) -> None:
         if missing.any():
             raise DataError(
                 f"column {name!r} is missing in row {int(missing.argmax())}, counted from 0; fill "
-                "it in, or set `preprocess.missing`"
+                f"it in{otherwise}"
             )
 
 
-def check_finite(array: NDArray[Any], name: str, *, gaps: bool = False) -> None:
+def check_finite(
+    array: NDArray[Any], name: str, *, gaps: bool = False, otherwise: str = OR_SET_MISSING
+) -> None:
     """Raises DataError when a number is NaN, infinite or beyond float32; names the first.
 
-    With `gaps` a number may be NaN.
+    With `gaps` a number may be NaN. `otherwise` says what else could be done.
     """
     if array.dtype.kind != "f":
         return
@@ -143,7 +166,7 @@ def check_finite(array: NDArray[Any], name: str, *, gaps: bool = False) -> None:
         return
     index = place[1:]
     feature = f", index {index[0] if len(index) == 1 else index}" if index else ""
-    rule = "" if name == "y" else ", or set `preprocess.missing` where values are missing"
+    rule = f"{otherwise} where values are missing" if otherwise and name != "y" else ""
     raise DataError(
         f"{name} has {count} of {array.size} values that are NaN, infinite or beyond 1e37; the "
         f"first is {array[place]} at row {place[0]}{feature}, counted from 0. Expected finite "
@@ -153,7 +176,7 @@ def check_finite(array: NDArray[Any], name: str, *, gaps: bool = False) -> None:
 
 def _is_bad(chunk: NDArray[Any], gaps: bool) -> NDArray[np.bool_]:
     with np.errstate(over="ignore"):
-        bad: NDArray[np.bool_] = ~(np.abs(chunk.astype(np.float32, copy=False)) <= _LARGEST)
+        bad: NDArray[np.bool_] = ~(np.abs(chunk.astype(np.float32, copy=False)) <= LARGEST)
     return bad & ~np.isnan(chunk) if gaps else bad
 
 

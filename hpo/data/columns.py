@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from hpo.data.checks import LARGEST
 from hpo.data.features import Array
+from hpo.data.kinds import TRUTHS, read_kind
 from hpo.errors import DataError
 from hpo.spec.models import Column, ColumnKind
 
@@ -18,20 +21,21 @@ MISSING = "[missing]"
 ColumnSpecs = dict[str, Column]
 
 _LARGEST_WHOLE = 2.0**53
-_WORDS_OF_TEXT = 4
-_MANY_VALUES = 200
-_TRUTHS = {"true": 1.0, "false": 0.0}
+# More than that are many; more than the fewer ones too, where they are more than half of the rows.
+_MANY_VALUES, _SOME_VALUES = 200, 20
+_TRUTHS = TRUTHS | {"1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
 # Words of pandas for Python objects.
 _NUMBERS = ("decimal", "floating", "integer", "mixed-integer-float")
 _DAY = np.timedelta64(1, "D")
 
 
 def column_specs(
-    frame: pd.DataFrame, given: Mapping[str, ColumnKind | Column]
+    frame: pd.DataFrame, given: Mapping[str, ColumnKind | Column], *, dropping: bool = False
 ) -> tuple[ColumnSpecs, list[str]]:
     """How each column is used, those left out that tell nothing; and what a person should know.
 
-    A column that the study file names is used as it says.
+    A column that the study file names is used as it says. `dropping` says that rows with a value
+    missing will be dropped.
 
     Raises DataError when a column holds what has no place in a table.
     """
@@ -47,7 +51,7 @@ def column_specs(
         elif said is not None:
             spec = said
         else:
-            kind, warning = _read_kind(name, frame[name])
+            kind, warning = read_kind(name, frame[name], dropping=dropping)
             spec = Column(kind=kind)
             warnings += [warning] if warning else []
         if spec.kind != "ignore":
@@ -71,6 +75,7 @@ def column_array(column: pd.Series[Any], spec: Column) -> Array:
         return _days(column)
     numbers = _truths(column) if spec.kind == "boolean" else pd.to_numeric(column, errors="coerce")
     _check_converted(column, numbers.isna(), spec.kind)
+    _check_size(column, too_large(numbers))
     return numbers.to_numpy(dtype=np.float32, na_value=np.nan)
 
 
@@ -89,6 +94,18 @@ def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
         if column.dtype == object and _content(column) in _NUMBERS
     }
     return frame.assign(**found)
+
+
+def too_large(numbers: pd.Series[Any]) -> NDArray[np.bool_]:
+    """Which numbers are infinite, or beyond what a float32 can be computed with."""
+    large: NDArray[np.bool_]
+    large = np.abs(numbers.to_numpy(np.float64, na_value=np.nan)) > LARGEST
+    return large
+
+
+def shown(value: Any) -> str:
+    """A value of a column as an error names it."""
+    return repr(value.item() if isinstance(value, np.generic) else value)
 
 
 def check_values(column: pd.Series[Any]) -> None:
@@ -121,76 +138,16 @@ def _misplaced(value: Any) -> str | None:
     return None
 
 
-def _read_kind(name: str, column: pd.Series[Any]) -> tuple[ColumnKind, str | None]:
-    values = column.dropna()
-    if not len(values):
-        return "ignore", f"column {name!r} has no value in any row and is left out"
-    if values.nunique() <= 1:
-        return "ignore", f"column {name!r} is constant, so it tells nothing and is left out"
-    if isinstance(column.dtype, pd.CategoricalDtype) and not values.is_unique:
-        return "categorical", None
-    if column.dtype.kind == "b":
-        return "boolean", None
-    if column.dtype.kind in "iuf":
-        return _read_numbers(name, column)
-    if column.dtype.kind == "M":
-        return "date", None
-    if column.dtype.kind == "m":
-        raise DataError(f"column {name!r} holds time spans; expected numbers, texts or dates")
-    return _read_texts(name, values.astype(str))
-
-
-def _read_numbers(name: str, column: pd.Series[Any]) -> tuple[ColumnKind, str | None]:
-    if column.dtype.kind in "iu" and column.is_unique and not column.hasnans:
-        ordered = column.to_numpy()
-        if int(ordered.max()) - int(ordered.min()) == len(ordered) - 1:
-            return "ignore", _looks_like_id(name, "numeric")
-    return "numeric", None
-
-
-def _read_texts(name: str, values: pd.Series[Any]) -> tuple[ColumnKind, str | None]:
-    if values.str.lower().isin(list(_TRUTHS)).all():
-        return "boolean", None
-    # Before dates: 1007 and 20000101 would be some.
-    numbers = pd.to_numeric(values, errors="coerce")
-    if numbers.notna().all():
-        return "numeric", (
-            f"column {name!r} holds numbers as texts and is taken as numbers; where they are codes "
-            f"write `columns: {{{name}: categorical}}`"
-        )
-    if pd.to_datetime(values, format="ISO8601", errors="coerce", utc=True).notna().all():
-        return "date", None
-    if numbers.notna().mean() >= 0.9:
-        wrong = values[numbers.isna()]
-        return "categorical", (
-            f"column {name!r} is taken as text because {len(wrong)} of {len(values)} values are no "
-            f"numbers, the first is {wrong.iloc[0]!r} in row {wrong.index[0]}; correct them, or "
-            "leave them empty"
-        )
-    words = values.map(lambda value: len(value.split())).mean()
-    if words >= _WORDS_OF_TEXT and values.nunique() > len(values) / 2:
-        return "text", None
-    if values.is_unique:
-        return "ignore", _looks_like_id(name, "categorical")
-    return "categorical", None
-
-
-def _looks_like_id(name: str, kind: str) -> str:
-    return (
-        f"column {name!r} has another value in every row, as an id has, and is left out; "
-        f"to keep it write `columns: {{{name}: {kind}}}`"
-    )
-
-
 def _too_wide(name: str, column: pd.Series[Any], spec: Column) -> list[str]:
     count = column.nunique()
     if spec.kind != "categorical" or spec.encode != "one_hot" or spec.most is not None:
         return []
-    if count <= _MANY_VALUES:
+    if count <= max(_SOME_VALUES, min(_MANY_VALUES, len(column) / 2)):
         return []
     words = (
-        f"column {name!r} has {count} different values, each of which becomes a feature; to have "
-        f"fewer write `columns: {{{name}: {{kind: categorical, encode: embed}}}}`, or hash"
+        f"column {name!r} has {count} different values in {len(column)} rows, each of which "
+        f"becomes a feature; to have fewer write `columns: {{{name}: {{kind: categorical, encode: "
+        "embed}}`, or hash"
     )
     return [words]
 
@@ -217,7 +174,8 @@ def _days(column: pd.Series[Any]) -> Array:
 
 def _truths(column: pd.Series[Any]) -> pd.Series[Any]:
     if column.dtype.kind in "biuf":
-        return column.astype("Float64")
+        numbers = column.astype("Float64")
+        return numbers.where(numbers.isin([0, 1]))
     return column.astype(str).str.lower().map(_TRUTHS)
 
 
@@ -225,14 +183,23 @@ def _check_converted(column: pd.Series[Any], missing: pd.Series[Any], kind: str)
     wrong = missing & column.notna()
     if wrong.any():
         row = int(wrong.to_numpy().argmax())
-        value = column.iloc[row]
         expected = {
             "numeric": "a number",
-            "boolean": "true or false",
+            "boolean": "true or false, or 1 or 0",
             "date": "a date such as 2026-11-22",
         }[kind]
         raise DataError(
             f"column {column.name!r} should be {kind}, but {int(wrong.sum())} of {len(column)} "
-            f"values are not; the first is {value!r} in row {row}, counted from 0. Expected "
-            f"{expected}."
+            f"values are not; the first is {shown(column.iloc[row])} in row {row}, counted from 0. "
+            f"Expected {expected}."
+        )
+
+
+def _check_size(column: pd.Series[Any], large: NDArray[np.bool_]) -> None:
+    if large.any():
+        row = int(large.argmax())
+        raise DataError(
+            f"column {column.name!r} has {int(large.sum())} of {len(column)} values that are "
+            f"infinite or beyond {LARGEST:g}; the first is {shown(column.iloc[row])} in row {row}, "
+            "counted from 0. Correct them, or leave them empty."
         )

@@ -170,7 +170,8 @@ def _cross(
 ) -> Any:
     for name in names:
         if name not in keys or columns[name].kind != "categorical":
-            known = ", ".join(sorted(keys)) or "none"
+            categorical = [each for each in keys if columns[each].kind == "categorical"]
+            known = ", ".join(sorted(categorical)) or "none"
             raise DataError(
                 f"`preprocess.crosses` names {name!r}, which is no categorical column; those are: "
                 f"{known}"

@@ -32,8 +32,9 @@ def take(x: Features, rows: Array | slice) -> Features:
 
 
 def count_rows(x: Features) -> int:
-    """The number of samples; the first array's, where they differ."""
-    return len(next(iter(each_array(x))))
+    """The number of samples; the first array's, where they differ, and 0 where it is a number."""
+    first = next(iter(each_array(x)))
+    return len(first) if first.ndim else 0
 
 
 def shapes_of(x: Features) -> Shape | dict[str, Shape]:

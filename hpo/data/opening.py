@@ -15,12 +15,14 @@ from hpo.data.checks import (
     check_rows,
     check_table,
     named_arrays,
+    words_of_dropped,
 )
 from hpo.data.chunks import chunks
 from hpo.data.features import Array, Features, each_array, map_arrays, take
 from hpo.data.joined import joined
 from hpo.data.leaks import rows_on_two_sides
 from hpo.data.padding import check_sequences, gaps, has_padding
+from hpo.data.precision import arrays_told_apart_no_more
 from hpo.data.prepared import prepared_rows, taken_targets
 from hpo.data.preprocessing import FILLING, Preparation, fit_arrays, fit_sequences
 from hpo.data.raw import RawData
@@ -29,9 +31,11 @@ from hpo.data.sources import load_source
 from hpo.data.splits import Rows, SplitRows, split_rows
 from hpo.data.targets import Targets, read_targets
 from hpo.errors import DataError
-from hpo.spec.models import Column, DataSpec, Preprocess
+from hpo.spec.models import Column, DataSpec, Preprocess, Task
 
 PartName = Literal["train", "validation", "test"]
+
+_FEW_NUMBERS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,11 +140,14 @@ def open_data(data: DataSpec, project: Path) -> OpenedData:
     """
     raw = load_source(data, project)
     check_rows(raw)
+    raw = replace(raw, columns={name: each.reshape(-1) for name, each in raw.columns.items()})
     if raw.form["type"] != "table":
         raw = _checked_arrays(raw, data.preprocess)
     elif isinstance(raw.x, dict):
         check_table(raw.x, gaps=_fills(raw, data.preprocess))
-    targets = read_targets(raw.y, data.task, raw.class_names)
+    # What is forecast are numbers, even where all of them are 0 and 1.
+    task = "regression" if data.task == "auto" and "horizon" in raw.form else data.task
+    targets = read_targets(raw.y, task, raw.class_names)
     split = split_rows(
         len(raw.y), data.split, targets.labels, targets.class_names or (), raw.columns, raw.parts
     )
@@ -168,9 +175,11 @@ def _checked_arrays(raw: RawData, preprocess: Preprocess) -> RawData:
             lacks[where] |= missing(chunk).reshape(len(chunk), -1).any(axis=1)
     if not lacks.any():
         return raw
+    words = words_of_dropped(~lacks, "rows")
     whole = np.flatnonzero(~lacks)
     return replace(
         raw,
+        warnings=(*raw.warnings, *words),
         x=map_arrays(lambda array: joined(chunk for _, chunk in chunks(array, whole)), raw.x),
         y=raw.y[whole],
         columns={name: column[whole] for name, column in raw.columns.items()},
@@ -233,6 +242,8 @@ def _signature(
         form=form,
         warnings=(
             *raw.warnings,
+            *_close_numbers(raw),
+            *_few_numbers(data.task, raw, targets),
             *rows_on_two_sides(raw.x, split, group),
             *_unseen_classes(targets, counts),
         ),
@@ -261,6 +272,27 @@ def _class_counts(targets: Targets, rows: Rows) -> tuple[int, ...] | None:
         return None
     counts = np.bincount(targets.labels[rows], minlength=targets.num_classes or 0)
     return tuple(counts.tolist())
+
+
+def _close_numbers(raw: RawData) -> list[str]:
+    """Words about arrays; tables and series have read theirs as float32."""
+    return arrays_told_apart_no_more(dict(named_arrays(raw.x)))
+
+
+def _few_numbers(task: Task, raw: RawData, targets: Targets) -> list[str]:
+    """A word about quantities that may be classes that were saved as floats."""
+    if task != "auto" or targets.task != "regression" or targets.num_outputs > 1:
+        return []
+    values = np.unique(raw.y)
+    few = len(values) <= min(_FEW_NUMBERS, len(raw.y) // 2)
+    if "horizon" in raw.form or not few or not np.array_equal(values, np.round(values)):
+        return []
+    classes = "binary" if len(values) == 2 else "multiclass"
+    words = (
+        f"y holds {len(values)} different whole numbers, saved as floats, and is taken as numbers "
+        f"to predict (regression); `task: {classes}` makes classes of them"
+    )
+    return [words]
 
 
 def _unseen_classes(targets: Targets, counts: tuple[int, ...] | None) -> list[str]:

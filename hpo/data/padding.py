@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hpo.data.checks import OR_SET_MISSING
 from hpo.data.chunks import chunks
 from hpo.data.features import Array, Features
 from hpo.errors import DataError
@@ -39,13 +40,16 @@ def gaps(x: Array) -> Mask:
     return np.isnan(x) & ~is_padding(x)[..., None]
 
 
-def check_sequences(x: Features, *, gaps_allowed: bool) -> None:
-    """Raises DataError unless `x` is one array of sequences without an empty one."""
+def check_sequences(x: Features, *, gaps_allowed: bool, otherwise: str = OR_SET_MISSING) -> None:
+    """Raises DataError unless `x` is one array of sequences without an empty one.
+
+    `otherwise` says what else could be done about a number that is missing.
+    """
     if isinstance(x, dict) or x.ndim != 3:
         what = "several inputs" if isinstance(x, dict) else f"x has shape {x.shape}"
         raise DataError(f"`preprocess.mask` is for one array (rows, steps, features); {what}")
     for where, chunk in chunks(x):
-        _check_chunk(chunk, where.start, gaps_allowed=gaps_allowed)
+        _check_chunk(chunk, where.start, gaps_allowed=gaps_allowed, otherwise=otherwise)
 
 
 def has_padding(x: Features) -> bool:
@@ -54,7 +58,7 @@ def has_padding(x: Features) -> bool:
     return any(is_padding(chunk).any() for _, chunk in chunks(x))
 
 
-def _check_chunk(x: Array, start: int, *, gaps_allowed: bool) -> None:
+def _check_chunk(x: Array, start: int, *, gaps_allowed: bool, otherwise: str) -> None:
     empty = is_padding(x).all(axis=1)
     if empty.any():
         row = start + int(empty.argmax())
@@ -64,6 +68,5 @@ def _check_chunk(x: Array, start: int, *, gaps_allowed: bool) -> None:
         row, step, feature = (int(i) for i in np.argwhere(missing)[0])
         raise DataError(
             f"row {start + row} has a number missing at step {step}, feature {feature}, counted "
-            "from 0; only the steps after the last one are padding. Fill it in, or set "
-            "`preprocess.missing`."
+            f"from 0; only the steps after the last one are padding. Fill it in{otherwise}."
         )

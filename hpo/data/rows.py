@@ -13,6 +13,7 @@ import numpy as np
 
 from hpo.data.features import Array, Features
 from hpo.data.padding import padded
+from hpo.data.sources.arrays import reason_of_numpy
 from hpo.errors import DataError, UsageError
 from hpo.spec.models import Column
 
@@ -41,14 +42,17 @@ def read_rows(file: Path, form: Mapping[str, Any], array: str) -> Features:
     if form["type"] == "table":
         return _read_table(file, form)
     try:
-        if file.suffix == ".csv":
+        if file.suffix.lower() == ".csv":
             return _read_csv(file)
         # np.load leaves a file open that it can't read, unless someone else opened it.
         with file.open("rb") as stream:
             content = np.load(stream, allow_pickle=False)
             return content if isinstance(content, np.ndarray) else _pick(content, array, form, file)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{file} can't be read as .npz, .npy or .csv of numbers: {error}") from None
+        reason = reason_of_numpy(error)
+        raise DataError(
+            f"{file} can't be read as .npz, .npy or .csv of numbers: {reason}"
+        ) from None
 
 
 def row_names(file: Path, form: Mapping[str, Any]) -> list[str] | None:
@@ -59,7 +63,7 @@ def row_names(file: Path, form: Mapping[str, Any]) -> list[str] | None:
     pictures = form["type"] == "images"
     if not (file.is_file() or (pictures and file.is_dir())):
         raise UsageError(f"there is no file {file} to predict from")
-    if not pictures or file.suffix in (".npy", ".npz"):
+    if not pictures or file.suffix.lower() in (".npy", ".npz"):
         return None
     from hpo.data.pictures import find_pictures, is_picture
 
@@ -75,7 +79,7 @@ def _names_in_table(file: Path, form: Mapping[str, Any]) -> list[str]:
     """The only column of a table, or the one that is named as in the data of the search."""
     from hpo.data.pictures import is_picture
     from hpo.data.sources.images import files_in_table
-    from hpo.data.sources.table import check_column, read_frame
+    from hpo.data.tablefile import check_column, read_frame
 
     frame = read_frame(file)
     if len(frame.columns) == 1 and is_picture(frame.columns[0]):
@@ -85,7 +89,8 @@ def _names_in_table(file: Path, form: Mapping[str, Any]) -> list[str]:
         )
     name = frame.columns[0] if len(frame.columns) == 1 else form.get("image", "image")
     check_column(frame, name, file)
-    return files_in_table(frame[name], file.parent, file)
+    # A name of digits is no number.
+    return files_in_table(read_frame(file, [name])[name], file.parent, file)
 
 
 def _read_pictures(folder: Path, names: list[str], form: Mapping[str, Any]) -> Array:
@@ -106,14 +111,16 @@ def read_series(file: Path, form: Mapping[str, Any]) -> tuple[list[Any], Array]:
         DataError: It can't be read, or is not of the form.
     """
     from hpo.data.series import check_gaps, order_series
+    from hpo.data.tablefile import spelled_codes
 
     columns = tuple(form["values"])
     frame = _read_frame(file, (form["id"], form["time"], *columns))
     try:
+        frame = frame.assign(**spelled_codes(file, frame, [form["id"]], [form["time"], *columns]))
         table = order_series(frame, form["id"], form["time"])
         numbers = table.numbers(columns)
         if not form.get("gaps"):
-            check_gaps(table, numbers, columns)
+            check_gaps(table, numbers, columns, otherwise="")
         _check_steps(table, form)
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
@@ -140,14 +147,17 @@ def _read_table(file: Path, form: Mapping[str, Any]) -> dict[str, Array]:
     columns = form["columns"]
     # Bundles of before have none.
     frame = _read_frame(file, tuple(columns), form.get("texts", ()))
-    return {
-        name: column_array(frame[name], Column.model_validate(column))
-        for name, column in columns.items()
-    }
+    try:
+        return {
+            name: column_array(frame[name], Column.model_validate(column))
+            for name, column in columns.items()
+        }
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
 
 
 def _read_frame(file: Path, columns: tuple[str, ...], texts: Sequence[str] = ()) -> pd.DataFrame:
-    from hpo.data.sources.table import read_frame
+    from hpo.data.tablefile import read_frame
 
     if not file.is_file():
         raise UsageError(f"there is no file {file} to predict from")

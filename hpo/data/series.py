@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpo.data.columns import column_array
+from hpo.data.checks import LARGEST, OR_SET_MISSING
+from hpo.data.columns import column_array, shown, too_large
 from hpo.data.features import Array
+from hpo.data.precision import columns_told_apart_no_more
 from hpo.errors import DataError
 from hpo.spec.models import Column
 
@@ -44,15 +46,24 @@ class LongTable:
 
     def _number(self, name: str) -> Array:
         column = self.frame[name]
-        wrong = pd.to_numeric(column, errors="coerce").isna() & column.notna()
-        if wrong.any():
-            # Rows are counted otherwise here than in the file.
-            row = int(wrong.to_numpy().argmax())
-            raise DataError(
-                f"{name!r} should be numeric, but is {column.iloc[row]!r} in {self.place(row)}; "
-                f"{int(wrong.sum())} of {len(column)} values are no numbers"
-            )
+        numbers = pd.to_numeric(column, errors="coerce")
+        self._check(column, (numbers.isna() & column.notna()).to_numpy(), "no numbers")
+        self._check(column, too_large(numbers), f"infinite or beyond {LARGEST:g}")
         return column_array(column, Column(kind="numeric"))
+
+    def _check(self, column: pd.Series[Any], wrong: Array, what: str) -> None:
+        # Rows are counted otherwise here than in the file.
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise DataError(
+                f"{column.name!r} should be numeric, but is {shown(column.iloc[row])} in "
+                f"{self.place(row)}; {int(wrong.sum())} of {len(column)} values are {what}"
+            )
+
+    def told_apart_no_more(self, columns: tuple[str, ...], numbers: Array) -> tuple[str, ...]:
+        """Words about columns whose `numbers` are fewer than their values."""
+        by_name = {name: numbers[:, place] for place, name in enumerate(columns)}
+        return tuple(columns_told_apart_no_more(self.frame, by_name))
 
     def split(self, rows: Array) -> list[Array]:
         """An array with a row for each row of the table, by series."""
@@ -90,14 +101,16 @@ def order_series(frame: pd.DataFrame, id_column: str, time_column: str) -> LongT
     return table
 
 
-def check_gaps(table: LongTable, numbers: Array, columns: tuple[str, ...]) -> None:
-    """Raises DataError when a number is missing; names the first."""
+def check_gaps(
+    table: LongTable, numbers: Array, columns: tuple[str, ...], otherwise: str = OR_SET_MISSING
+) -> None:
+    """Raises DataError when a number is missing; names the first, and what else could be done."""
     missing = np.isnan(numbers)
     if missing.any():
         row, column = (int(i) for i in np.argwhere(missing)[0])
         raise DataError(
             f"{columns[column]!r} is missing in {table.place(row)}, and {int(missing.sum())} of "
-            f"{missing.size} values in all. Fill them in, or set `preprocess.missing`."
+            f"{missing.size} values in all. Fill them in{otherwise}."
         )
 
 
@@ -112,8 +125,8 @@ def _times(column: pd.Series[Any]) -> Array:
         if column.dtype.kind == "b" or said.isna().any():
             row = int(said.isna().to_numpy().argmax())
             raise DataError(
-                f"the time {column.name!r} is {column.iloc[row]!r} in row {row}, counted from 0; "
-                "expected numbers, or dates such as 2026-11-22 or 2026-11-22T08:30"
+                f"the time {column.name!r} is {shown(column.iloc[row])} in row {row}, counted from "
+                "0; expected numbers, or dates such as 2026-11-22 or 2026-11-22T08:30"
             )
         column = said
     if isinstance(column.dtype, pd.DatetimeTZDtype):

@@ -53,6 +53,8 @@ def split_rows(
     """
     strata = labels if split.stratify else None
     known = columns or {}
+    if split.group is not None:
+        _check_groups(known[split.group])
     if split.column is not None:
         return _given(_named_parts(known[split.column], split.column))
     if parts is not None:
@@ -142,8 +144,8 @@ def _by_group(groups: Array, split: Split) -> SplitRows:
     _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     if len(sizes) < len(_PARTS):
         raise DataError(
-            f"`split.group` has {len(sizes)} groups; expected at least one for each of train, "
-            "validation and test"
+            f"`split.group` has {len(sizes)} group{'s' * (len(sizes) > 1)}; expected at least one "
+            "for each of train, validation and test"
         )
     order = list(np.random.default_rng(split.seed).permutation(len(sizes)))
     part_of = np.zeros(len(sizes), np.int64)
@@ -155,6 +157,19 @@ def _by_group(groups: Array, split: Split) -> SplitRows:
             part_of[group] = part
             filled += int(sizes[group])
     return _by_number(part_of[codes])
+
+
+def _check_groups(groups: Array) -> None:
+    """Raises DataError when a row has no group: all of those would be one."""
+    # Texts that are missing are empty; NaN and NaT are not equal to themselves, and None is None.
+    missing = np.asarray((groups == "") if groups.dtype.kind in "US" else groups != groups)
+    if groups.dtype.kind == "O":
+        missing |= np.array([each is None or each == "" for each in groups])
+    if missing.any():
+        raise DataError(
+            f"`split.group` is missing in {int(missing.sum())} of {len(groups)} rows, the first is "
+            f"row {int(missing.argmax())}, counted from 0; give each of them a group"
+        )
 
 
 def _by_time(times: Array, split: Split) -> SplitRows:

@@ -48,7 +48,8 @@ def read_targets(
 ) -> Targets:
     """Reads the task off the targets, or holds them to the one that was asked for.
 
-    auto: floats are regression, everything else is classes. Floats are regression even when all of
+    auto: floats are regression, unless they are several columns of 0 and 1; everything else is
+    classes. Floats are regression even when all of
     them are whole and few (a rating from 1 to 5): say `task: multiclass` to make classes of them.
     Two classes are binary, unless `task: multiclass` asks for a softmax over them. Several columns
     of 0 and 1 are multilabel; where each row has exactly one 1, they are classes in one-hot form.
@@ -58,9 +59,10 @@ def read_targets(
     if y.dtype.kind not in "biufUS":
         raise DataError(f"y holds {name_of_kind(y)}; expected numbers, booleans or strings.")
     check_finite(y, "y")
-    if task == "regression" or (task == "auto" and y.dtype.kind == "f"):
+    columns = y.ndim == 2 and y.shape[1] > 1 and _is_zero_one(y)
+    if task == "regression" or (task == "auto" and y.dtype.kind == "f" and not columns):
         return _read_values(y, class_names)
-    if task == "multilabel" or (y.ndim == 2 and y.shape[1] > 1 and _is_zero_one(y)):
+    if task == "multilabel" or columns:
         return _read_columns(y, task, class_names)
     return _read_classes(_discrete(y, task), task, class_names)
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.data.checks import check_table, named_arrays
+from hpo.data.checks import check_features, check_table, named_arrays
 from hpo.data.features import Features
 from hpo.data.layers import plain_name, raw_batches
 from hpo.data.padding import check_sequences
@@ -69,14 +69,27 @@ def _open_bundle(bundle: Path) -> tuple[dict[str, Any], keras.Model]:
         )
     facts = _read_facts(metrics)
     if facts["custom_objects"]:
-        raise UsageError(
-            f"the model in {bundle} needs {', '.join(facts['custom_objects'])}, which Keras does "
-            "not bring; load it with keras.models.load_model(..., custom_objects=...) instead"
-        )
+        raise UsageError(_words_of_custom(bundle, facts["custom_objects"]))
     try:
         return facts, keras.models.load_model(saved, safe_mode=True)
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise UsageError(f"{saved} can't be loaded, export it again: {error}") from None
+
+
+def _words_of_custom(bundle: Path, names: list[str]) -> str:
+    own = [name for name in names if name != "Lambda"]
+    has, options = [], []
+    if own:
+        has.append(f"needs {', '.join(own)}, which Keras does not bring")
+        options.append("custom_objects=...")
+    if own != names:
+        has.append("has Lambda layers, whose Python code is run")
+        options.append("safe_mode=False")
+    trust = "" if own == names else ", if you trust the code of whoever made it"
+    return (
+        f"the model in {bundle} {', and '.join(has)}; load it with "
+        f"keras.models.load_model(..., {', '.join(options)}) instead{trust}"
+    )
 
 
 def _read_facts(metrics: Path) -> dict[str, Any]:
@@ -94,28 +107,22 @@ def _check_arrays(x: Features, model: keras.Model, form: Mapping[str, Any], file
     _check_shape(x, model, file)
     gaps = bool(form.get("gaps"))
     padded = bool(form.get("mask")) and model.input.shape[1] is None
-    for _, array in named_arrays(x):
-        if array.dtype.kind not in "biuf" or not _is_finite(array, gaps=gaps or padded):
-            raise DataError(f"{file}: expected finite numbers")
-    if padded:
-        try:
-            check_sequences(x, gaps_allowed=gaps)
-        except DataError as error:
-            raise DataError(f"{file}: {error}") from None
+    try:
+        check_features(x, gaps=gaps or padded, otherwise="")
+        if padded:
+            check_sequences(x, gaps_allowed=gaps, otherwise="")
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
 
 
 def _check_table(x: Features, form: Mapping[str, Any], file: Path) -> None:
     """For columns and series, of which reading has checked the rest."""
     try:
         # Bundles of before do not say whether gaps are filled in.
-        check_table(x if isinstance(x, dict) else {"values": x}, gaps=form.get("gaps", True))
+        columns = x if isinstance(x, dict) else {"values": x}
+        check_table(columns, gaps=form.get("gaps", True), otherwise="")
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
-
-
-def _is_finite(array: NDArray[Any], *, gaps: bool) -> bool:
-    numbers = array.astype(np.float32)
-    return bool((np.isfinite(numbers) | (np.isnan(numbers) & gaps)).all())
 
 
 def _check_shape(x: Features, model: keras.Model, file: Path) -> None:

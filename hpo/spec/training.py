@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from hpo.spec.parameters import Frozen, Scalar
+
+_Weight = Annotated[float, Field(ge=0)]
 
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop"]
 
@@ -101,7 +104,7 @@ class Training(Frozen):
     early_stopping: EarlyStopping | None = Field(
         None, description="Ends a trial that no longer improves; never when left out."
     )
-    class_weight: Literal["balanced"] | dict[str, float] | None = Field(
+    class_weight: Literal["balanced"] | dict[str, _Weight] | None = Field(
         None, description="balanced, or a weight for each class by its name."
     )
     augment: Augment = Field(
@@ -145,3 +148,9 @@ def training_value(training: Training, name: str) -> Scalar:
     section, key = training_field(name)
     value: Scalar = getattr(training.augment if section is Augment else training, key)
     return value
+
+
+def by_class(weights: Mapping[str, float], names: Collection[str]) -> dict[str, float]:
+    """Weights by the names of classes: YAML's true and false are the classes True and False."""
+    truths = {str(truth).lower(): str(truth) for truth in (True, False) if str(truth) in names}
+    return {name if name in names else truths.get(name, name): weights[name] for name in weights}

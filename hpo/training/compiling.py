@@ -24,7 +24,7 @@ from hpo.spec.models import (
     Scalar,
     Training,
 )
-from hpo.spec.training import training_field, training_value
+from hpo.spec.training import by_class, training_field, training_value
 
 # What a model that its builder has compiled takes out of the trainer's hands.
 COMPILED_IN = ("label_smoothing", "learning_rate", "momentum", "optimizer", "weight_decay")
@@ -285,11 +285,14 @@ def class_weights(
         counts = np.maximum(np.asarray(signature.class_counts, np.float64), 1)
         weights = len(y) / (len(counts) * counts)
     else:
-        unknown = sorted(set(training.class_weight) - set(names))
+        given = by_class(training.class_weight, names)
+        unknown = sorted(set(given) - set(names))
         if unknown:
             raise SettingError(
                 "class_weight",
                 f"the data has no class {', '.join(unknown)}; its classes are {', '.join(names)}",
             )
-        weights = np.asarray([training.class_weight.get(name, 1.0) for name in names])
+        weights = np.asarray([given.get(name, 1.0) for name in names])
+        if not weights.any():
+            raise SettingError("class_weight", "no class counts; expected a weight above 0")
     return np.asarray(weights[y], np.float32)

@@ -283,7 +283,7 @@ WARNED: dict[str, tuple[Callable[[Path], Section], list[str]]] = {
         ["column 'patient' tells the target without exception"],
     ),
     "numbers as texts": (
-        lambda folder: parquet(folder, people(code=[f"{row % 7:02}" for row in range(40)])),
+        lambda folder: parquet(folder, people(code=[f"{row % 7 + 10}" for row in range(40)])),
         ["column 'code' holds numbers as texts and is taken as numbers"],
     ),
     "a text among numbers": (
@@ -317,9 +317,9 @@ BUILDER_ERRORS = {
     ),
     "binary": (
         "wrong_head",
-        {"units": 2, "activation": "softmax"},
+        {"units": 3, "activation": "softmax"},
         "breast_cancer",
-        ["(None, 2), expected (None, 1)"],
+        ["(None, 3), expected (None, 1)"],
     ),
     "regression": ("wrong_head", {"units": 2}, "diabetes", ["(None, 2), expected (None, 1)"]),
     "several targets": ("wrong_head", {"units": 1}, "linnerud", ["(None, 1), expected (None, 3)"]),

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from hpo.data import open_search_data
 from hpo.data.checks import check_features, check_finite, check_reshape, check_rows, check_table
 from hpo.data.sources import RawData
 from hpo.errors import DataError
+from hpo.spec.models import DataSpec
 
 
 @pytest.mark.parametrize(
@@ -30,6 +35,22 @@ def test_a_column_of_the_split_has_a_value_for_each_row(length: int) -> None:
     raw = RawData(np.zeros((12, 3)), np.zeros(12), columns={"patient": np.zeros(length)})
     with pytest.raises(DataError, match=rf"'patient', .* has {length} values and y has 12"):
         check_rows(raw)
+
+
+@pytest.mark.parametrize("shape", [(), (12, 2), (12, 1, 1)])
+def test_a_column_of_the_split_has_one_axis(shape: tuple[int, ...]) -> None:
+    raw = RawData(np.zeros((12, 3)), np.zeros(12), columns={"patient": np.zeros(shape)})
+    with pytest.raises(DataError, match=rf"'patient', .* has shape {re.escape(str(shape))}; exp"):
+        check_rows(raw)
+    column = {"patient": np.zeros((12, 1))}
+    check_rows(RawData(np.zeros((12, 3)), np.zeros(12), columns=column))
+
+
+def test_a_single_number_is_no_array_of_samples(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=np.float64(3), y=np.zeros(12))
+    source = {"type": "npz", "path": "data.npz"}
+    with pytest.raises(DataError, match=r"x has shape \(\); expected one row a sample"):
+        open_search_data(DataSpec.model_validate({"source": source}), tmp_path)
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, 1e38])

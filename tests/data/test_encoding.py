@@ -109,6 +109,8 @@ def test_a_cross_of_what_is_no_category() -> None:
         DataError, match="names 'age', which is no categorical column; those are: job"
     ):
         fit({"age": KINDS["age"], "job": KINDS["job"]}, crosses=crosses)
+    with pytest.raises(DataError, match=r"names 'age', .*; those are: job$"):
+        fit({name: KINDS[name] for name in ("age", "job", "note")}, crosses=crosses)
     with pytest.raises(DataError, match=r"names 'job', .*; those are: none"):
         fit({"age": KINDS["age"]}, crosses=crosses)
 

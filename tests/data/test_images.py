@@ -16,6 +16,7 @@ from hpo.data import open_search_data
 from hpo.data import pictures as decoding
 from hpo.data.pictures import find_pictures, read_pictures
 from hpo.data.raw import RawData
+from hpo.data.rows import row_names
 from hpo.data.sources import load_source
 from hpo.errors import DataError
 from hpo.spec.models import DataSpec
@@ -227,6 +228,17 @@ def test_an_empty_class_folder(flowers: Path, load: Load) -> None:
     assert raw.warnings[0].startswith(f"the class folder {flowers / 'tulip'} holds no picture (")
 
 
+def test_pictures_beside_the_class_folders(flowers: Path, load: Load) -> None:
+    save(flowers / "b.png", RED)
+    save(flowers / "a.png", RED)
+    raw = load()
+    assert len(raw.x) == 12
+    first = flowers / "a.png"
+    assert raw.warnings == (
+        f"2 pictures lie beside the class folders and are left out, the first is {first}",
+    )
+
+
 def test_folders_that_hold_no_classes(tmp_path: Path, load: Load) -> None:
     folder = tmp_path / "flowers"
     with pytest.raises(DataError, match=rf"folder not found: {folder}.*relative to the project"):
@@ -310,6 +322,17 @@ def test_a_table_of_labels(flowers: Path, table: pd.DataFrame, labelled: Load) -
     skipped = labelled(table, source={"corrupt": "skip"}, split={"group": "wild"})
     assert skipped.y.tolist() == ["rose"] * 4 + ["iris"] * 6
     assert len(skipped.columns["wild"]) == len(skipped.x) == 10
+
+
+def test_pictures_whose_names_are_digits(
+    flowers: Path, table: pd.DataFrame, labelled: Load, tmp_path: Path
+) -> None:
+    for row, name in enumerate(table["file"]):
+        (flowers / name).rename(flowers / f"{row:05}")
+    raw = labelled(table.assign(file=[f"{row:05}" for row in range(12)]))
+    assert len(raw.x) == 12
+    (flowers / "some.csv").write_text("file\n00003\n00007\n")
+    assert row_names(flowers / "some.csv", raw.form) == ["00003", "00007"]
 
 
 def test_tables_that_do_not_fit(

@@ -249,7 +249,7 @@ def test_rows_with_gaps_may_be_dropped(open_both: Open, x: np.ndarray, tmp_path:
 def test_rows_that_all_have_gaps_leave_none(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x=np.full((20, 2), np.nan), y=np.arange(20) % 2)
     data = {"source": {"type": "npz", "path": "data.npz"}, "preprocess": {"missing": "drop"}}
-    with pytest.raises(DataError, match="0 rows can't be split"):
+    with pytest.raises(DataError, match="all rows have values missing"):
         open_search_data(DataSpec.model_validate(data), tmp_path)
 
 

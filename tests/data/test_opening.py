@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -51,6 +52,55 @@ def test_signature(
     assert data.train.x.shape == (rows[0], *signature.input_shape)
     assert data.validation.x.shape == (rows[1], *signature.input_shape)
     assert len(data.train.y) == rows[0]
+
+
+@pytest.mark.parametrize(
+    ("y", "task", "words"),
+    [
+        (np.arange(60) % 3.0, "auto", "y holds 3 different whole numbers.*`task: multiclass`"),
+        (np.arange(60)[:, None] % 2.0, "auto", "y holds 2 different whole numbers.*`task: binary`"),
+        (np.arange(60) % 3.0, "regression", None),
+        (np.arange(60) % 3 + 0.5, "auto", None),
+        (np.arange(60.0), "auto", None),
+    ],
+)
+def test_few_whole_numbers_may_be_classes(
+    save: Save, table: Table, tmp_path: Path, y: np.ndarray, task: str, words: str | None
+) -> None:
+    signature = open_search_data(save(table[0], y, task=task), tmp_path).signature
+    assert signature.task == "regression"
+    found = [each for each in signature.warnings if re.search(words or "whole numbers", each)]
+    assert len(found) == (words is not None)
+
+
+def test_numbers_that_float32_merges(save: Save, table: Table, tmp_path: Path) -> None:
+    x, y = table
+    x[:, 2] = 1_700_000_000 + 10 * np.arange(60)
+    assert any(
+        "column 2 of x has 60 different values, of which float32" in words
+        for words in open_search_data(save(x, y), tmp_path).signature.warnings
+    )
+
+
+def test_rows_that_are_dropped_are_counted(save: Save, table: Table, tmp_path: Path) -> None:
+    x, y = table
+    x[[3, 7], 1] = np.nan
+    signature = open_search_data(save(x, y, preprocess={"missing": "drop"}), tmp_path).signature
+    assert "2 of 60 rows have values missing and are dropped" in signature.warnings
+    x[:, 1] = np.nan
+    with pytest.raises(DataError, match="all rows have values missing"):
+        open_search_data(save(x, y, preprocess={"missing": "drop"}), tmp_path)
+
+
+def test_a_column_of_the_split_with_an_axis_too_many(table: Table, tmp_path: Path) -> None:
+    x, y = table
+    source = {"type": "npz", "path": "data.npz"}
+    parts = []
+    for shape in ((60,), (60, 1)):
+        np.savez(tmp_path / "data.npz", x=x, y=y, g=(np.arange(60) // 4).reshape(shape))
+        data = DataSpec.model_validate({"source": source, "split": {"group": "g"}})
+        parts.append(open_raw_part(data, tmp_path, "test").rows.tolist())
+    assert parts[0] == parts[1]
 
 
 def test_digits_as_pictures() -> None:

@@ -128,7 +128,8 @@ def test_a_pydataset(tmp_path: Path) -> None:
     ("code", "message"),
     [
         ("def lod(): ...", r"has no function 'load'; did you mean 'lod'\?"),
-        ("load = 3", "has no function 'load'"),
+        ("load = 3", "has no function 'load': it is of type int$"),
+        ("load = 3\ndef loads(): ...", r"'load': it is of type int; did you mean 'loads'\?"),
         ("def load(): return 3", r"returns int; expected \(x, y\) arrays, a DataFrame"),
         ("def load(): return []", "yields no batch"),
         ("def load(): return [1, 2, 3]", r"yields int; expected"),

@@ -12,6 +12,7 @@ import pytest
 
 from hpo.data import open_raw_part, open_search_data
 from hpo.data.raw import RawData
+from hpo.data.rows import read_series
 from hpo.data.sources import load_source
 from hpo.errors import DataError
 from hpo.spec.models import DataSpec
@@ -119,6 +120,38 @@ def test_labels_in_a_second_table(load: Load, tmp_path: Path) -> None:
         load(bare, source={"targets": "labels.csv"})
 
 
+def test_ids_keep_their_zeros(load: Load, tmp_path: Path) -> None:
+    """One file has digits only, and in the other one a text makes texts of all of them."""
+    frame = long_table()
+    digits = {name: f"{int(name[1:]):03}" for name in frame["series"].unique()}
+    frame["series"] = frame["series"].map(digits)
+    labels = frame.groupby("series")[["label"]].first().reset_index()
+    more = pd.DataFrame({"series": ["A1"], "label": ["no"]})
+    pd.concat([labels, more]).to_csv(tmp_path / "labels.csv", index=False)
+    raw = load(frame.drop(columns="label"), source={"targets": "labels.csv"})
+    assert raw.y.tolist() == load(frame).y.tolist()
+    ids, _ = read_series(tmp_path / "series.csv", raw.form)
+    assert ids[:2] == ["000", "001"]
+    frame["series"] = frame["series"].astype(int)
+    load(frame)
+    assert read_series(tmp_path / "series.csv", raw.form)[0][:2] == [0, 1]
+
+
+def test_what_is_forecast_are_numbers(spec: Callable[..., DataSpec], tmp_path: Path) -> None:
+    frame = long_table([60, 50])
+    frame["a"] = frame["t"] % 3 == 0
+    data = spec(frame.astype({"a": int}), **forecasts(horizon=2))
+    signature = open_search_data(data, tmp_path).signature
+    assert (signature.task, signature.num_outputs) == ("regression", 2)
+
+
+def test_values_that_float32_merges(load: Load) -> None:
+    frame = long_table()
+    frame["a"] = 1_700_000_000 + 10 * np.arange(len(frame))
+    for section in ({}, forecasts(window=2, horizon=1)):
+        assert any("column 'a' has" in words for words in load(frame, **section).warnings)
+
+
 def test_files_of_their_own_may_use_the_same_ids(load: Load, tmp_path: Path) -> None:
     long_table([9, 2], seed=5).to_csv(tmp_path / "late.csv", index=False)
     raw = load(long_table(), split={"test": "late.csv"})
@@ -150,6 +183,8 @@ def spoil(frame: pd.DataFrame, row: int, column: str, value: Any) -> pd.DataFram
         (4, "a", np.nan, r"'a' is missing in series 's1' at time 1.*preprocess\.missing"),
         (6, "b", np.nan, "'b' is missing in series 's1' at time 3"),
         (4, "a", "high", "'a' should be numeric, but is 'high' in series 's1' at time 1"),
+        (4, "a", np.inf, r"'a' should be numeric, but is inf in series 's1' at time 1; 1 of"),
+        (4, "b", 1e39, r"'b' should be numeric, but is 1e\+39 in .* beyond 1e\+37"),
         (4, "t", 0, r"series 's1' at time 0\.?0? has two rows.*Is 'series' the column"),
         (4, "t", np.nan, "column 't' is missing in row 4"),
         (4, "t", "soon", "the time 't' is 'soon' in row 4"),

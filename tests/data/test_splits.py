@@ -120,6 +120,22 @@ def test_groups_stay_together() -> None:
     assert as_lists(again) == as_lists(rows)
 
 
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (np.array(["a", "", "b", "c"]), "missing in 1 of 4 rows, the first is row 1"),
+        (np.array([1, 2, np.nan, np.nan]), "missing in 2 of 4 rows, the first is row 2"),
+        (np.array(["a", "b", None, ""], object), "missing in 2 of 4 rows, the first is row 2"),
+        (np.array(["2020-01-01", "NaT"], "M8[D]"), "missing in 1 of 2 rows"),
+        (np.array([1, 1, 1]), "has 1 group; expected"),
+        (np.array([1, 1, 2]), "has 2 groups; expected"),
+    ],
+)
+def test_groups_that_cannot_be_kept_together(groups: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=f"`split.group` (is|has) .*{message.split(' ', 1)[1]}"):
+        split_rows(len(groups), Split(group="g"), columns={"g": groups})
+
+
 def test_one_huge_group_leaves_a_group_for_every_part() -> None:
     groups = np.array([0] * 97 + [1, 2, 3])
     rows = split_rows(100, Split(group="g"), columns={"g": groups})

@@ -13,11 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hpo.data.columns import MISSING
 from hpo.data.raw import RawData
 from hpo.data.sources import load_source
-from hpo.data.sources.table import read_frame
+from hpo.data.splits import split_rows
+from hpo.data.tablefile import read_frame
 from hpo.errors import DataError
-from hpo.spec.models import DataSpec
+from hpo.spec.models import DataSpec, Split
 from tests.conftest import ROOT
 
 Load = Callable[..., RawData]
@@ -110,7 +112,7 @@ def test_numbers_that_are_python_objects(people: pd.DataFrame, load: Load) -> No
 
 
 def test_numbers_in_texts_and_in_categories(people: pd.DataFrame, load: Load) -> None:
-    people["rooms"] = [f"{row % 7:02}" for row in range(ROWS)]
+    people["rooms"] = [f"{row % 7 + 10}" for row in range(ROWS)]
     people["street"] = pd.Categorical((np.arange(ROWS) % 5).astype(str))
     raw = load(people, "parquet")
     assert (kinds(raw)["rooms"], kinds(raw)["street"]) == ("numeric", "categorical")
@@ -118,7 +120,7 @@ def test_numbers_in_texts_and_in_categories(people: pd.DataFrame, load: Load) ->
     assert not any("'street'" in words for words in raw.warnings)
     codes = load(people, "parquet", source={"columns": {"rooms": "categorical"}})
     assert isinstance(codes.x, dict)
-    assert codes.x["rooms"][:2].tolist() == ["00", "01"]
+    assert codes.x["rooms"][:2].tolist() == ["10", "11"]
 
 
 @pytest.mark.parametrize(
@@ -276,7 +278,17 @@ def test_a_gap_in_the_target(people: pd.DataFrame, load: Load) -> None:
         ("table.csv", b"", "can't be read as a table: No columns"),
         ("table.csv", b"a,y\n", r"table\.csv: expected at least one row"),
         ("table.csv", b"a,b\n1,2\n1,2,3,4\n", "can't be read as a table: .*line 3"),
-        ("table.csv", b"a,b\n\xff\xfe,2\n", "can't be read as a table: .*codec"),
+        ("table.csv", b"a,b\n\xff\xfe,2\n", r"table\.csv can't be read as text in UTF-8\. Save it"),
+        ("table.csv", "a,b\n1,2\n".encode("utf-16"), r"in UTF-8\. Save it as UTF-8"),
+        ("table.csv", "a,b\nZürich,2\n".encode("latin-1"), r"in UTF-8\. Save it as UTF-8"),
+        ("table.csv", b"a;b\n1,5;2\n", r"semicolons between the names; a \.csv file has commas"),
+        ("table.tsv", b"a,b\n1,2\n", r"commas between the names; a \.tsv file has tabs"),
+        (
+            "table.csv",
+            b"5.1,3.5,1.4,setosa\n4.9,3.0,1.4,setosa\n",
+            "If its first line holds values",
+        ),
+        ("table.csv", b"5.1,0.2,0.2\n4.9,3.0,1.4\n", "named '0.2'.*If its first line holds values"),
         ("table.parquet", b"PAR1 no", "can't be read as a table"),
         ("table.xls", b"", r"ends in one of \.csv, \.tsv, \.parquet"),
     ],
@@ -300,6 +312,7 @@ def test_an_infinite_target_is_left_to_the_checks(people: pd.DataFrame, load: Lo
     people["y"] = np.linspace(0, 1, ROWS)
     people.loc[3, "y"] = np.inf
     people["double"] = people["y"] * 2
+    people.loc[3, "double"] = 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         raw = load(people)
@@ -381,3 +394,204 @@ def test_parts_have_the_same_columns(load: Load, tmp_path: Path, more: str) -> N
     frames["test"].to_csv(tmp_path / "test.csv", index=False)
     with pytest.raises(DataError, match=r"has no column 'late', which .* has; expected the same"):
         load(frames["train"], split={"test": "test.csv"})
+
+
+ZIPS = ["01017", "1017", "02134", "99501"] * (ROWS // 4)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("said", ["categorical", "text", None])
+def test_a_code_keeps_its_zeros(load: Load, tmp_path: Path, said: str | None, kind: str) -> None:
+    from hpo.data.rows import read_rows
+
+    frame = pd.DataFrame({"zip": ZIPS, "y": ["a", "b"] * (ROWS // 2)})
+    raw = load(frame, kind, source={"columns": {"zip": said} if said else {}})
+    assert isinstance(raw.x, dict)
+    assert raw.x["zip"].tolist() == ZIPS
+    assert kinds(raw) == {"zip": said or "categorical"}
+    words = "'zip' holds digits with zeros before them, such as '01017'.*zip: numeric"
+    assert any(re.search(words, each) for each in raw.warnings) == (said is None)
+    frame[:2].to_csv(tmp_path / "rows.csv", index=False)
+    rows = read_rows(tmp_path / "rows.csv", raw.form, "x")
+    assert isinstance(rows, dict)
+    assert rows["zip"].tolist() == ZIPS[:2]
+
+
+def test_a_file_to_predict_from_is_read_as_the_one_of_the_training(
+    load: Load, tmp_path: Path
+) -> None:
+    from hpo.data.rows import read_rows
+
+    frame = pd.DataFrame({"month": np.arange(ROWS) % 12, "y": ["a", "b"] * (ROWS // 2)})
+    raw = load(frame, source={"columns": {"month": "categorical"}})
+    (tmp_path / "rows.csv").write_text("month\n01\n11\n")
+    rows = read_rows(tmp_path / "rows.csv", raw.form, "x")
+    assert isinstance(rows, dict)
+    assert rows["month"].tolist() == ["1", "11"]
+
+
+def test_zeros_before_an_id_and_before_numbers(load: Load) -> None:
+    frame = pd.DataFrame(
+        {
+            "id": [f"{row:04}" for row in range(ROWS)],
+            "hour": [f"{row % 24:02}" for row in range(ROWS)],
+            "dose": [f"{row % 7 + 0.5:05}" for row in range(ROWS)],
+            "y": ["07", "7"] * (ROWS // 2),
+        }
+    )
+    raw = load(frame, source={"columns": {"hour": "numeric"}})
+    assert kinds(raw) == {"hour": "numeric", "dose": "numeric"}
+    assert any("'id' has another value in every row" in words for words in raw.warnings)
+    assert sorted(set(raw.y)) == ["07", "7"]
+    counted = load(frame.assign(y=frame["hour"]), task="regression", split={"time": "hour"})
+    assert counted.y.dtype.kind == "i"
+    assert counted.columns["hour"].dtype.kind == "i"
+
+
+def test_names_are_different_where_their_spelling_is(load: Load) -> None:
+    versions = ["1.1", "1.10", "2.0", "3.5"] * (ROWS // 4)
+    frame = pd.DataFrame({"version": versions, "size": [1.5, 2.0] * (ROWS // 2)})
+    frame["y"] = ["a", "b"] * (ROWS // 2)
+    columns = {"version": "categorical", "size": "categorical"}
+    raw = load(frame, source={"columns": columns})
+    grouped = load(frame, split={"group": "version"})
+    assert isinstance(raw.x, dict)
+    for array in (raw.x["version"], grouped.columns["version"]):
+        assert array.tolist() == versions
+    # What told values apart as numbers is read as before.
+    assert sorted(set(raw.x["size"])) == ["1.5", "2"]
+
+
+def test_one_value_and_gaps_is_a_category(people: pd.DataFrame, load: Load) -> None:
+    for name, value in {"flag": "x", "one": 1, "true": True}.items():
+        people[name] = pd.Series([value, None] * (ROWS // 2), dtype=object)
+    raw = load(people)
+    assert isinstance(raw.x, dict)
+    for name in ("flag", "one", "true"):
+        assert kinds(raw)[name] == "categorical"
+        assert len(set(raw.x[name])) == 2
+        assert MISSING in raw.x[name]
+        assert not any(f"'{name}' is constant" in words for words in raw.warnings)
+    assert any("'one' has one value, '1.0', or none" in words for words in raw.warnings)
+    dropped = load(people, preprocess={"missing": "drop"})
+    assert len(dropped.y) == ROWS
+    assert "flag" not in kinds(dropped)
+    assert any("'flag' has one value, 'x', or none, and is left" in w for w in dropped.warnings)
+
+
+def test_dropped_rows_are_counted(people: pd.DataFrame, load: Load) -> None:
+    people.loc[[1, 3], "age"] = np.nan
+    raw = load(people, preprocess={"missing": "drop"})
+    assert "2 of 40 rows have values missing and are dropped" in raw.warnings
+    people["age"] = people["age"].where(people.index % 2 == 0)
+    people["job"] = people["job"].where(people.index % 2 == 1)
+    with pytest.raises(DataError, match="all rows have values missing"):
+        load(people, preprocess={"missing": "drop"})
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"exclude": ["age"], "features": ["age", "job"]}, "'age' stands in `exclude` and in `fea"),
+        ({"exclude": ["y"]}, "'y' stands in `exclude` and in `target`"),
+        ({"columns": {"y": "numeric"}}, "`columns` says what the target 'y' holds"),
+    ],
+)
+def test_settings_that_contradict_each_other(
+    people: pd.DataFrame, load: Load, source: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        load(people, source=source)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([0, 1], [0, 1]), ([0.0, 1.0, None], [0, 1, None]), (["True", "false"], [1, 0])],
+)
+def test_truth_values(
+    people: pd.DataFrame, load: Load, values: list[Any], expected: list[Any]
+) -> None:
+    people["member"] = (values * ROWS)[:ROWS]
+    raw = load(people, source={"columns": {"member": "boolean"}})
+    assert isinstance(raw.x, dict)
+    assert [None if np.isnan(v) else v for v in raw.x["member"][: len(expected)]] == expected
+    people["member"] = [3.0, *values * ROWS][:ROWS]
+    with pytest.raises(DataError, match=r"'member' should be boolean.*3.* in row 0.*true or false"):
+        load(people, source={"columns": {"member": "boolean"}})
+
+
+@pytest.mark.parametrize(
+    ("spelled", "words"),
+    [
+        (lambda day: f"{day:%d.%m.%Y}", "dates are not spelled.*'01.01.2024'.*as 2026-11-22"),
+        (lambda day: f"{day:%m/%d/%Y 08:30}", "dates are not spelled.*'01/01/2024 08:30'"),
+        (lambda day: f"{day:%d %b %Y}", "dates are not spelled.*'01 Jan 2024'"),
+        (lambda day: f"{day:%Y-%m-%d}" if day.day > 1 else "2024-02-31", "no dates such as 2026"),
+        (lambda day: f"{day.day / 4:.2f}".replace(".", ","), "numbers are not.*'0,25'.*decimal p"),
+        (lambda day: f"${day.day / 4:.2f}", r"numbers are not spelled as expected.*'\$0.25'"),
+        (lambda day: f"{day.day * 1000:,} EUR", "numbers are not spelled as expected.*'1,000 EUR'"),
+    ],
+)
+@pytest.mark.parametrize("unique", [True, False])
+def test_dates_and_numbers_in_other_spellings(
+    people: pd.DataFrame, load: Load, spelled: Any, words: str, unique: bool
+) -> None:
+    days = pd.date_range("2024-01-01", periods=28)
+    rows = 28 if unique else ROWS
+    frame = people[:rows].assign(odd=[spelled(days[row % 28]) for row in range(rows)])
+    found = [each for each in load(frame).warnings if re.search(words, each)]
+    assert len(found) == 1
+    assert ("column 'odd' is taken as an id, and left out" in found[0]) == unique
+
+
+@pytest.mark.parametrize("values", [["A-1", "B-2"], ["08:30", "09:15"], ["10.0.0.1", "10.0.0.2"]])
+def test_other_texts_are_what_they_are(people: pd.DataFrame, load: Load, values: list[str]) -> None:
+    people["code"] = values * (ROWS // 2)
+    assert not any("'code'" in words for words in load(people).warnings)
+
+
+def test_many_values_for_few_rows(people: pd.DataFrame, load: Load) -> None:
+    people["street"] = [f"s{row * 3 // 4}" for row in range(ROWS)]
+    words = "'street' has 30 different values in 40 rows, each of which becomes a feature"
+    assert any(words in each for each in load(people).warnings)
+    people["street"] = [f"s{row % 20}" for row in range(ROWS)]
+    assert not any("'street'" in each for each in load(people).warnings)
+
+
+def test_numbers_that_float32_merges(people: pd.DataFrame, load: Load) -> None:
+    people["seconds"] = 1_700_000_000 + 10 * np.arange(ROWS)[::-1]
+    people["moment"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(ROWS), "s")
+    found = load(people).warnings
+    for name in ("seconds", "moment"):
+        assert any(f"'{name}' has 40 different values, of which float32" in w for w in found)
+    people["seconds"] = people["seconds"] - 1_700_000_000
+    assert not any("'seconds'" in words for words in load(people).warnings)
+
+
+def test_a_number_that_is_too_large_is_shown(people: pd.DataFrame, load: Load) -> None:
+    people.loc[3, "age"] = 1e39
+    with pytest.raises(DataError, match=r"'age' has 1 of 40 .* the first is 1e\+39 in row 3"):
+        load(people)
+
+
+def test_a_value_is_shown_as_it_stands_in_the_file(people: pd.DataFrame, load: Load) -> None:
+    people["house"] = 26
+    with pytest.raises(DataError, match=r"'house' should be date.*the first is 26 in row 0"):
+        load(people, source={"columns": {"house": "date"}})
+
+
+def test_texts_that_count_as_missing_are_named(people: pd.DataFrame, load: Load) -> None:
+    people["y"] = ["None", "some"] * (ROWS // 2)
+    with pytest.raises(
+        DataError, match=r"20 of 40 values missing.*texts such as None, NA and null"
+    ):
+        load(people)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_row_without_a_group(people: pd.DataFrame, load: Load, kind: str) -> None:
+    for name, values in {"job": people["job"], "age": people["age"]}.items():
+        gaps = people.assign(**{name: values.where(people.index != 5)})
+        raw = load(gaps, kind, split={"group": name})
+        with pytest.raises(DataError, match=r"`split.group` is missing in 1 of 40 rows.*row 5"):
+            split_rows(ROWS, Split(group=name), columns=raw.columns)

@@ -108,5 +108,10 @@ def test_one_hot_columns_are_classes() -> None:
     targets = read_targets(np.eye(3, dtype=bool)[[2, 0, 1, 2]])
     assert targets.task == "multiclass"
     assert targets.y.tolist() == [2, 0, 1, 2]
+    floats = read_targets(np.eye(3)[[2, 0, 1, 2]])
+    assert (floats.task, floats.y.tolist()) == ("multiclass", [2, 0, 1, 2])
+    labels = read_targets(np.array([[0, 1.0], [1, 1], [1, 0]]))
+    assert (labels.task, labels.num_outputs) == ("multilabel", 2)
+    assert read_targets(np.eye(3)[[2, 0, 1, 2]], "regression").task == "regression"
     two_way = read_targets(np.eye(2)[[1, 0, 1]], "binary", ("no", "yes"))
     assert (two_way.task, two_way.num_outputs, two_way.y.tolist()) == ("binary", 1, [1, 0, 1])

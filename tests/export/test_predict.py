@@ -76,16 +76,21 @@ def test_rows_of_other_tasks() -> None:
         ("rows.npz", {"features": np.zeros((2, 64))}, "no array 'x'; it holds: features"),
         ("rows.npz", {"x": np.zeros((2, 63))}, r"takes rows of shape \(64,\), received \(63,\)"),
         ("rows.npz", {"x": np.zeros(64)}, r"takes rows of shape \(64,\), received \(\)"),
-        ("rows.npz", {"x": np.full((2, 64), np.nan)}, "expected finite numbers"),
-        ("rows.npz", {"x": np.full((2, 64), "a")}, "expected finite numbers"),
-        ("rows.npz", {"x": np.array([[{}] * 64])}, "can't be read as"),
+        (
+            "rows.npz",
+            {"x": np.full((2, 64), np.nan)},
+            "x has 128 .* first is nan at row 0, index 0",
+        ),
+        ("rows.npz", {"x": np.full((2, 64), "a")}, r"x holds strings \(dtype <U1\); expected real"),
+        ("rows.npz", {"x": np.array([[{}] * 64])}, "can't be read as .* holds Python objects"),
         ("rows.npz", b"", "can't be read as"),
         ("rows.npz", b"PK\x03\x04 but no archive", "can't be read as"),
         ("rows.npy", b"\x93NUMPY and no more", "can't be read as"),
         ("rows.csv", b"a,b\n1,2\n", "can't be read as"),
         ("rows.csv", b"1,2\n3,4\n", r"received \(2,\)"),
         ("rows.csv", b"", "expected at least one row"),
-        ("rows.txt", b"1,2", "can't be read as"),
+        ("rows.txt", b"1,2", "can't be read as .* it is no such file"),
+        ("ROWS.CSV", b"1,2\n3,4\n", r"received \(2,\)"),
     ],
 )
 def test_files_that_do_not_fit(
@@ -95,8 +100,11 @@ def test_files_that_do_not_fit(
         np.savez(tmp_path / name, **content)
     else:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=rf"{name}.*{message}") as caught:
         predict(exported, tmp_path / name)
+    # What can't be done here.
+    assert "allow_pickle" not in str(caught.value)
+    assert "preprocess.missing" not in str(caught.value)
 
 
 @pytest.fixture
@@ -127,11 +135,17 @@ def test_rows_of_a_table_with_gaps(project: Path, missing: str) -> None:
         rows = predict_file(project / "bundle", fresh, "x")
         assert all(np.isfinite(row["probability"]) for row in rows)
     else:
-        with pytest.raises(DataError, match=r"fresh\.csv: column 'a' is missing in row 3"):
+        words = r"fresh\.csv: column 'a' is missing in row 3, counted from 0; fill it in$"
+        with pytest.raises(DataError, match=words):
             predict_file(project / "bundle", fresh, "x")
-    frame.replace({"a": {3: np.inf}}).to_csv(fresh, index=False)
-    with pytest.raises(DataError, match=r"fresh\.csv: column 'a' has 6 of 40 .* infinite"):
-        predict_file(project / "bundle", fresh, "x")
+    for value, words in (
+        (1e39, r"has 6 of 40 .* first is 1e\+39 in row 3"),
+        ("?", "numeric, but 6"),
+    ):
+        frame.astype({"a": object}).replace({"a": {3: value}}).to_csv(fresh, index=False)
+        with pytest.raises(DataError, match=rf"fresh\.csv: column 'a' .*{words}") as caught:
+            predict_file(project / "bundle", fresh, "x")
+        assert "preprocess.missing" not in str(caught.value)
 
 
 def test_inputs_with_a_slash_in_their_names(project: Path) -> None:
@@ -162,6 +176,35 @@ def test_no_file_and_no_bundle(exported: Exported, rows: Path, tmp_path: Path) -
         predict(exported, tmp_path / "none.npz")
     with pytest.raises(UsageError, match="is no exported bundle: expected a folder with"):
         predict_file(tmp_path, rows, "x")
+
+
+@pytest.mark.parametrize(
+    ("names", "needs", "load"),
+    [
+        (
+            ["my>Layer"],
+            "needs my>Layer, which Keras does not bring; load",
+            r"custom_objects=\.\.\.\)",
+        ),
+        (["Lambda"], "has Lambda layers, .*; load", r"\.\.\., safe_mode=False\) .* if you trust"),
+        (
+            ["Lambda", "f"],
+            "needs f, .* and has Lambda",
+            r"custom_objects=\.\.\., safe_mode=False\)",
+        ),
+    ],
+)
+def test_a_model_that_keras_alone_can_not_load(
+    exported: Exported, rows: Path, tmp_path: Path, names: list[str], needs: str, load: str
+) -> None:
+    from hpo.export.predict import predict_file
+
+    bundle = tmp_path / "bundle"
+    shutil.copytree(exported.bundle.folder, bundle)
+    facts = json.loads((bundle / "metrics.json").read_text())
+    (bundle / "metrics.json").write_text(json.dumps({**facts, "custom_objects": names}))
+    with pytest.raises(UsageError, match=rf"the model in .* {needs}.*{load}"):
+        predict_file(bundle, rows, "x")
 
 
 def test_a_damaged_bundle(exported: Exported, rows: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from hpo.spec import StudySpec
 from hpo.spec.models import Search
+from hpo.spec.training import by_class
 
 from .conftest import MakeSpec
 
@@ -69,3 +70,17 @@ def test_numbers_are_finite(make_spec: MakeSpec, value: float) -> None:
 def test_choices_that_optuna_would_mix_up(make_spec: MakeSpec, choices: list[object]) -> None:
     with pytest.raises(ValidationError, match="choices must differ"):
         make_spec(space={"kind": {"type": "categorical", "choices": choices}})
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("False", "True"), {"True": 2.0, "False": 1.0}),
+        (("false", "true"), {"true": 2.0, "false": 1.0}),
+        (("True", "true"), {"true": 2.0, "false": 1.0}),
+    ],
+)
+def test_true_and_false_are_classes_by_either_name(
+    names: tuple[str, ...], expected: dict[str, float]
+) -> None:
+    assert by_class({"true": 2.0, "false": 1.0}, names) == expected

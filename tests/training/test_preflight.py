@@ -184,6 +184,8 @@ def test_training_that_keras_does_not_know(check: Check) -> None:
     assert found["training", "loss"].startswith("Keras knows no 'sparse_categorical_crosentropy'")
     found = problems(check(PLAIN, training={"class_weight": {"ten": 2.0}}))
     assert found["training", "class_weight"].startswith("the data has no class ten; its classes")
+    found = problems(check(PLAIN, training={"class_weight": dict.fromkeys("0123456789", 0.0)}))
+    assert found["training", "class_weight"] == "no class counts; expected a weight above 0"
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,9 @@ def load_source(data: DataSpec, project: Path) -> RawData:
     if isinstance(source, NpzSource):
         return load_npz(source, files, project)
     if isinstance(source, TableSource):
-        return load_table(source, files, data.preprocess, project)
+        return load_table(source, files, data, project)
     if isinstance(source, ImagesSource):
-        return load_images(source, files, project)
+        return load_images(source, files, data, project)
     if isinstance(source, PythonSource):
         return load_python(source, files, data.preprocess, project)
     if isinstance(source, SequencesSource):

@@ -69,6 +69,15 @@ def load_npy(source: NpySource, project: Path) -> RawData:
     return RawData(x, _load_npy(project / source.y))
 
 
+def reason_of_numpy(error: Exception) -> str:
+    """Why NumPy can't read a file, without its advice to unpickle what may run code."""
+    text = str(error)
+    # NumPy's words for arrays of objects, and for files of which it knows no beginning.
+    if "Object arrays" in text:
+        return "it holds Python objects, which would have to be unpickled and could run code"
+    return "it is no such file, or a pickled object" if "pickle" in text else text
+
+
 def _load_npy(path: Path) -> Array:
     with _open_file(path) as stream:
         try:
@@ -77,7 +86,7 @@ def _load_npy(path: Path) -> Array:
             stream.seek(0)
             array = np.load(path if large else stream, "r" if large else None, allow_pickle=False)
         except _UNREADABLE as error:
-            raise _unreadable(path, "npy", _reason(error)) from error
+            raise _unreadable(path, "npy", reason_of_numpy(error)) from error
     if not isinstance(array, np.ndarray):
         raise _unreadable(path, "npy", "it holds several arrays; use a source of type npz")
     return np.asarray(array)
@@ -113,7 +122,7 @@ def _open_npz(stream: BinaryIO, path: Path) -> NpzFile:
     try:
         file = np.load(stream, allow_pickle=False)
     except _UNREADABLE as error:
-        raise _unreadable(path, "npz", str(error)) from error
+        raise _unreadable(path, "npz", reason_of_numpy(error)) from error
     if not isinstance(file, NpzFile):
         raise _unreadable(path, "npz", "it holds a single array, such as a .npy file does")
     return file
@@ -162,12 +171,6 @@ def _unreadable(path: Path, kind: str, reason: str) -> DataError:
     return DataError(
         f"{path} is not a readable .{kind} file: {reason}. Write it again with numpy.{again}."
     )
-
-
-def _reason(error: Exception) -> str:
-    if "bject" in str(error):
-        return "it holds Python objects, which would have to be unpickled and could run code"
-    return str(error)
 
 
 def _missing_array(name: str, names: list[str], path: Path) -> str:

@@ -17,15 +17,10 @@ from hpo.data.cache import cached_array
 from hpo.data.features import Array
 from hpo.data.pictures import SUFFIXES, check_one_size, find_pictures, is_picture, read_pictures
 from hpo.data.raw import RawData, SourceFiles
-from hpo.data.sources.table import (
-    check_column,
-    check_targets,
-    column_values,
-    read_frame,
-    target_array,
-)
+from hpo.data.sources.table import check_targets, column_values, target_array
+from hpo.data.tablefile import check_column, read_codes
 from hpo.errors import DataError
-from hpo.spec.models import ImageLabels, ImagesSource
+from hpo.spec.models import DataSpec, ImageLabels, ImagesSource
 
 # Raised when pictures are decoded in another way: then none may come out of an old cache.
 _DECODING = 1
@@ -47,7 +42,7 @@ class _Pictures:
     warnings: tuple[str, ...] = ()
 
 
-def load_images(source: ImagesSource, files: SourceFiles, project: Path) -> RawData:
+def load_images(source: ImagesSource, files: SourceFiles, data: DataSpec, project: Path) -> RawData:
     """Pictures as uint8 (rows, height, width, channels), and their labels.
 
     Raises DataError when a folder, a table or a picture can't be read.
@@ -56,7 +51,7 @@ def load_images(source: ImagesSource, files: SourceFiles, project: Path) -> RawD
     for folder in folders:
         _check_folder(folder)
     if source.labels is not None:
-        return _from_table(source, source.labels, files, folders[0], project)
+        return _from_table(source, source.labels, files, data, project)
     if files.columns:
         raise DataError(
             f"`split` asks for the column {files.columns[0]!r}, but class folders have no columns; "
@@ -87,6 +82,7 @@ def _from_folders(source: ImagesSource, files: SourceFiles, folders: list[Path])
     for folder in folders:
         by_class = _by_class(folder)
         warnings += [_no_picture(folder / name) for name, each in by_class.items() if not each]
+        warnings += _loose(folder)
         read = _read(source, folder, [name for each in by_class.values() for name in each])
         warnings += read.warnings
         found.append(read)
@@ -112,8 +108,9 @@ def _of_several_classes(y: Array, folder: Path) -> Array:
 
 
 def _from_table(
-    source: ImagesSource, labels: ImageLabels, files: SourceFiles, folder: Path, project: Path
+    source: ImagesSource, labels: ImageLabels, files: SourceFiles, data: DataSpec, project: Path
 ) -> RawData:
+    folder = project / files.files[0][1]
     if len(files.files) > 1:
         part, path = files.files[1]
         raise DataError(
@@ -121,7 +118,7 @@ def _from_table(
             "pictures there are; split by a column of that table, or give a fraction"
         )
     table = project / labels.path
-    frame = read_frame(table)
+    frame = read_codes(table, data, labels.label, texts=[labels.image])
     targets = [labels.label] if isinstance(labels.label, str) else list(labels.label)
     for name in (labels.image, *targets, *files.columns):
         check_column(frame, name, table)
@@ -178,6 +175,18 @@ def _entries(folder: Path) -> list[str]:
 
 def _no_picture(folder: Path) -> str:
     return f"the class folder {folder} holds no picture ({', '.join(SUFFIXES)}) and is left out"
+
+
+def _loose(folder: Path) -> list[str]:
+    """A word about pictures that lie beside the class folders."""
+    names = sorted(filter(is_picture, _entries(folder)))
+    if not names:
+        return []
+    words = (
+        f"{len(names)} pictures lie beside the class folders and are left out, the first is "
+        f"{folder / names[0]}"
+    )
+    return [words]
 
 
 def _read(source: ImagesSource, folder: Path, names: list[str]) -> _Pictures:

@@ -44,8 +44,10 @@ def _call(source: PythonSource, project: Path) -> Any:
     module = import_user_module(module_name, project, DataError)
     function = getattr(module, name, None)
     if not callable(function):
+        others = [each for each in dir(module) if callable(getattr(module, each))]
+        held = "" if function is None else f": it is of type {type(function).__name__}"
         raise DataError(
-            f"the module {module_name} has no function {name!r}{hint(name, dir(module))}"
+            f"the module {module_name} has no function {name!r}{held}{hint(name, others)}"
         )
     try:
         return function(**source.args)

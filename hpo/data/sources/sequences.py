@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hpo.data.columns import shown
 from hpo.data.features import Array
 from hpo.data.padding import padded
 from hpo.data.preprocessing import FILLING
 from hpo.data.raw import RawData, SourceFiles
 from hpo.data.series import LongTable, check_gaps, order_series
-from hpo.data.sources.table import check_column, column_values, read_frame, target_array
+from hpo.data.sources.table import column_values, target_array
 from hpo.data.splits import parts_in_time
+from hpo.data.tablefile import check_column, read_codes
 from hpo.errors import DataError
 from hpo.spec.models import DataSpec, SequencesSource
 
@@ -33,9 +35,9 @@ def load_sequences(
     if source.window is not None:
         return _load_windows(source, files, data, project)
     rule = data.preprocess.missing
-    labels = None if source.targets is None else _read_labels(source, project)
+    labels = None if source.targets is None else _read_labels(source, data, project)
     tables = [
-        _read_series(source, files.columns, labels, project / path) for _, path in files.files
+        _read_series(source, data, files.columns, labels, project / path) for _, path in files.files
     ]
     return _joined(
         [_labelled(table, source, labels, files.columns, rule) for table in tables], source, files
@@ -87,9 +89,14 @@ def _targets(source: SequencesSource) -> list[str]:
 
 
 def _read_series(
-    source: SequencesSource, columns: tuple[str, ...], labels: pd.DataFrame | None, path: Path
+    source: SequencesSource,
+    data: DataSpec,
+    columns: tuple[str, ...],
+    labels: pd.DataFrame | None,
+    path: Path,
 ) -> LongTable:
-    frame = read_frame(path)
+    numbers = [source.time, *source.values, *(_targets(source) if source.window else ())]
+    frame = read_codes(path, data, source.target, [source.id], numbers)
     wanted = [*_targets(source), *columns]
     if labels is not None:
         wanted = [name for name in columns if name not in labels.columns]
@@ -104,10 +111,10 @@ def _read_series(
         raise DataError(f"{path}: {error}") from None
 
 
-def _read_labels(source: SequencesSource, project: Path) -> pd.DataFrame:
+def _read_labels(source: SequencesSource, data: DataSpec, project: Path) -> pd.DataFrame:
     """The second table, by series."""
     path = project / str(source.targets)
-    frame = read_frame(path)
+    frame = read_codes(path, data, source.target, [source.id])
     for name in (source.id, *_targets(source)):
         check_column(frame, name, path)
     frame = frame.set_index(frame[source.id].astype(str))
@@ -129,15 +136,16 @@ def _labelled(
     if rule not in (*FILLING, "drop"):
         check_gaps(table, numbers, source.values)
     series = table.split(numbers)
+    close = table.told_apart_no_more(source.values, numbers)
     if rule != "drop":
-        return _Labelled(series, facts, ())
+        return _Labelled(series, facts, close)
     whole = [row for row, each in enumerate(series) if not np.isnan(each).any()]
     if not whole:
         raise DataError("every series has values missing, so that `missing: drop` leaves none")
     dropped = len(series) - len(whole)
     words = (f"{dropped} of {len(series)} series have values missing and are dropped",)
     kept = facts.iloc[whole].reset_index(drop=True)
-    return _Labelled([series[row] for row in whole], kept, words if dropped else ())
+    return _Labelled([series[row] for row in whole], kept, (*close, *(words if dropped else ())))
 
 
 def _facts(
@@ -185,9 +193,9 @@ def _constant(table: LongTable, name: str) -> pd.Series[Any]:
         row = int(differs.argmax())
         first = firsts[np.searchsorted(table.starts, row, side="right") - 1]
         raise DataError(
-            f"the column {name!r} changes within a series: it is {column.iloc[first]!r} in "
-            f"{table.place(int(first))}, and {column.iloc[row]!r} in {table.place(row)}. Expected "
-            "one value a series; to forecast a column set `window` and `horizon`."
+            f"the column {name!r} changes within a series: it is {shown(column.iloc[first])} in "
+            f"{table.place(int(first))}, and {shown(column.iloc[row])} in {table.place(row)}. "
+            "Expected one value a series; to forecast a column set `window` and `horizon`."
         )
     return column.iloc[firsts].reset_index(drop=True)
 
@@ -200,7 +208,7 @@ def _load_windows(
     assert source.window is not None
     assert source.horizon is not None
     targets = tuple(_targets(source))
-    table = _read_series(source, (), None, project / source.path)
+    table = _read_series(source, data, (), None, project / source.path)
     steps = np.concatenate([table.numbers(source.values), table.numbers(targets)], axis=1)
     if data.preprocess.missing not in ("drop", *FILLING):
         check_gaps(table, steps, (*source.values, *targets))
@@ -228,7 +236,11 @@ def _load_windows(
             "targets": list(targets),
         },
         parts=parts,
-        warnings=(*warnings, *_uneven(table)),
+        warnings=(
+            *table.told_apart_no_more(source.values, steps[:, : len(source.values)]),
+            *warnings,
+            *_uneven(table),
+        ),
     )
 
 

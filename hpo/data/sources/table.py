@@ -1,47 +1,42 @@
-"""Tables: CSV and Parquet files, read with pandas; what each column holds is found here."""
+"""Tables: their rows as features and targets; what each column holds is found here."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable
-from difflib import get_close_matches
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from hpo.data.checks import words_of_dropped
 from hpo.data.columns import (
     ColumnSpecs,
     check_values,
     column_array,
     column_specs,
-    plain_frame,
 )
 from hpo.data.features import Array
 from hpo.data.leaks import columns_with_the_answer
+from hpo.data.precision import columns_told_apart_no_more
 from hpo.data.raw import RawData, SourceFiles
+from hpo.data.tablefile import check_column, column_names, read_codes, read_frame, text_columns
 from hpo.errors import DataError
-from hpo.spec.models import Preprocess, TableSource
+from hpo.spec.models import DataSpec, Preprocess, TableSource
 
-# By the end of the name; columns that are texts whatever they look like go with it.
-_READERS: dict[str, Callable[[Path, Any], pd.DataFrame]] = {
-    ".csv": lambda path, texts: _read_csv(path, texts, ","),
-    ".tsv": lambda path, texts: _read_csv(path, texts, "\t"),
-    # Its columns have types of their own.
-    ".parquet": lambda path, _: pd.read_parquet(path),
-}
+_NAMES = ("categorical", "text")
 
 
-def load_table(
-    source: TableSource, files: SourceFiles, preprocess: Preprocess, project: Path
-) -> RawData:
+def load_table(source: TableSource, files: SourceFiles, data: DataSpec, project: Path) -> RawData:
     """The rows of a table, and of tables of their own for validation and test.
 
     Raises DataError when a file can't be read or a column is not there.
     """
     paths = [project / path for _, path in files.files]
-    frames = [read_frame(path) for path in paths]
+    kinds = {name: getattr(said, "kind", said) for name, said in source.columns.items()}
+    names = [name for name, kind in kinds.items() if kind in _NAMES]
+    numbers = [name for name, kind in kinds.items() if kind not in _NAMES]
+    frames = [read_codes(path, data, source.target, names, numbers) for path in paths]
     # What is a text in one file may look like numbers in another: the codes 01 and 02 beside A3.
     texts = {name for frame in frames for name in text_columns(frame)}
     if any(texts & {*frame.columns} - {*text_columns(frame)} for frame in frames):
@@ -50,65 +45,7 @@ def load_table(
         _check_same_columns(frames[0], frame, files.files[0][1], path)
     frame = pd.concat(frames, ignore_index=True)
     parts = files.parts([len(each) for each in frames])
-    return from_frame(frame, source, files.columns, preprocess, parts)
-
-
-def text_columns(frame: pd.DataFrame) -> list[str]:
-    """Names of the columns that hold texts, and nothing that pandas has read as something else."""
-    objects = (name for name in frame if frame[name].dtype.kind == "O")
-    found = {name: pd.api.types.infer_dtype(frame[name].astype(object)) for name in objects}
-    return [str(name) for name, content in found.items() if content == "string"]
-
-
-def read_frame(path: Path, texts: Iterable[str] = ()) -> pd.DataFrame:
-    """A CSV, TSV or Parquet file as a DataFrame.
-
-    Args:
-        texts: Columns of a CSV or TSV file whose values are texts, also where they look like
-            numbers.
-
-    Raises DataError when it can't be read.
-    """
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        known = ", ".join(_READERS)
-        raise DataError(f"{path}: expected a file that ends in one of {known}")
-    try:
-        frame = reader(path, dict.fromkeys(texts, str))
-    except FileNotFoundError:
-        raise DataError(
-            f"data file not found: {path.absolute()}. Paths in `data` are relative to the "
-            "project folder; correct it, or name the folder with --project."
-        ) from None
-    except (OSError, ValueError) as error:
-        # pandas and pyarrow derive their errors from these two.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"{path} can't be read as a table: {reason}") from error
-    if not len(frame.columns):
-        raise DataError(f"{path} has no columns; expected a table with names in its first line")
-    if not len(frame):
-        raise DataError(f"{path}: expected at least one row")
-    if frame.columns.duplicated().any():
-        raise DataError(_twice(path, frame.columns[frame.columns.duplicated()][0]))
-    return plain_frame(frame)
-
-
-def _read_csv(path: Path, texts: Any, separator: str) -> pd.DataFrame:
-    # With what stands in the first line, of which pandas would make names that are all different.
-    header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0].dropna()
-    if header.duplicated().any():
-        raise DataError(_twice(path, header[header.duplicated()].iloc[0]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        try:
-            # Otherwise lines that end with a separator would move all columns by one.
-            return pd.read_csv(path, sep=separator, dtype=texts, index_col=False, low_memory=False)
-        except pd.errors.ParserWarning:
-            raise ValueError("lines have more values than the first one has names") from None
-
-
-def _twice(path: Path, name: str) -> str:
-    return f"{path} has two columns named {name!r}; rename one of them"
+    return from_frame(frame, source, files.columns, data.preprocess, parts)
 
 
 def from_frame(
@@ -127,31 +64,32 @@ def from_frame(
     excluded = list(getattr(source, "exclude", ()))
     for name in (*targets, *(chosen or ()), *excluded, *source.columns, *split_columns):
         check_column(frame, name)
+    _check_said_once(targets, chosen or (), excluded, source.columns)
     features = list(chosen) if chosen else _all_but(frame, targets, excluded, split_columns)
     check_targets(frame, targets, features)
-    specs, warnings = column_specs(frame[features], source.columns)
-    if preprocess.missing == "drop":
-        frame, parts = _without_missing(frame, list(specs), parts)
+    dropping = preprocess.missing == "drop"
+    specs, warnings = column_specs(frame[features], source.columns, dropping=dropping)
     if not specs:
-        raise DataError(f"no column is left to learn from; the table has: {_names(frame)}")
+        raise DataError(f"no column is left to learn from; the table has: {column_names(frame)}")
+    if dropping:
+        frame, parts, words = _without_missing(frame, list(specs), parts)
+        warnings += words
     y = target_array(frame, targets)
+    x = {name: column_array(frame[name], spec) for name, spec in specs.items()}
+    measured = {name: x[name] for name in x if specs[name].kind in ("numeric", "date")}
     return RawData(
-        x={name: column_array(frame[name], spec) for name, spec in specs.items()},
+        x=x,
         y=y,
         class_names=tuple(targets) if len(targets) > 1 else None,
         form=_form(specs, frame),
         columns={name: column_values(frame[name]) for name in split_columns},
         parts=parts,
-        warnings=(*warnings, *columns_with_the_answer(frame[list(specs)], y)),
+        warnings=(
+            *warnings,
+            *columns_told_apart_no_more(frame, measured),
+            *columns_with_the_answer(frame[list(specs)], y),
+        ),
     )
-
-
-def check_column(frame: pd.DataFrame, name: str, table: Path | str = "the table") -> None:
-    """Raises DataError unless the table has the column."""
-    if name not in frame.columns:
-        near = get_close_matches(name, list(frame.columns), 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"{table} has no column {name!r}; it has: {_names(frame)}.{hint}")
 
 
 def check_targets(frame: pd.DataFrame, targets: list[str], features: list[str]) -> None:
@@ -166,7 +104,8 @@ def check_targets(frame: pd.DataFrame, targets: list[str], features: list[str]) 
             row = int(missing.to_numpy().argmax())
             raise DataError(
                 f"the target column {name!r} has {int(missing.sum())} of {len(frame)} values "
-                f"missing, the first in row {row}, counted from 0. Drop those rows or fill them in."
+                f"missing, the first in row {row}, counted from 0. Drop those rows or fill them "
+                "in. Missing is what is empty, and texts such as None, NA and null."
             )
 
 
@@ -190,10 +129,13 @@ def target_array(frame: pd.DataFrame, targets: list[str]) -> Array:
 def column_values(column: pd.Series[Any]) -> Array:
     """Values with a NumPy dtype: numbers, booleans, strings; dates, also those in texts.
 
-    Raises DataError when a value is none of these.
+    What is missing is NaN, NaT or an empty string. Raises DataError when a value is none of these.
     """
     check_values(column)
-    return _plain(_dates(column))
+    column = _dates(column)
+    if column.dtype.kind not in "biufM":
+        column = column.astype(str).where(column.notna(), "")
+    return _plain(column)
 
 
 def _form(specs: ColumnSpecs, frame: pd.DataFrame) -> dict[str, Any]:
@@ -214,9 +156,29 @@ def _all_but(
 
 def _without_missing(
     frame: pd.DataFrame, features: list[str], parts: Array | None
-) -> tuple[pd.DataFrame, Array | None]:
+) -> tuple[pd.DataFrame, Array | None, list[str]]:
+    """The rows that have all values, and a word about the others."""
     whole = frame[features].notna().all(axis=1).to_numpy()
-    return frame[whole].reset_index(drop=True), None if parts is None else parts[whole]
+    words = words_of_dropped(whole, "rows")
+    return frame[whole].reset_index(drop=True), None if parts is None else parts[whole], words
+
+
+def _check_said_once(
+    targets: Iterable[str], chosen: Iterable[str], excluded: list[str], kinds: Iterable[str]
+) -> None:
+    """Raises DataError when a column is asked for in two ways of which one would be forgotten."""
+    for name in excluded:
+        role = "target" if name in targets else "features" if name in chosen else None
+        if role is not None:
+            raise DataError(
+                f"the column {name!r} stands in `exclude` and in `{role}`; leave one of them out"
+            )
+    told = sorted(set(kinds) & set(targets))
+    if told:
+        raise DataError(
+            f"`columns` says what the target {told[0]!r} holds; that is for features. Leave it "
+            "out there, and say with `data.task` what is to be learned."
+        )
 
 
 def _plain(column: pd.Series[Any]) -> Array:
@@ -247,8 +209,3 @@ def _check_same_columns(first: pd.DataFrame, other: pd.DataFrame, name: str, pat
             raise DataError(
                 f"{here} has no column {lacks[0]!r}, which {there} has; expected the same"
             )
-
-
-def _names(frame: pd.DataFrame) -> str:
-    names = list(frame.columns)
-    return ", ".join(names[:30]) + (", ..." if len(names) > 30 else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ _FRAME = 16
 _Batch = dict[str, Array]
 
 # The second where TensorFlow quotes bytes that are no text.
+# Where in TensorFlow an error comes from.
+_TENSORFLOWS = re.compile(r"\{\{function_node .*?\}\}|\[Op:.*?\](?: name: ?\w*)?")
+
 _NO_EXAMPLE = (tf.errors.InvalidArgumentError, UnicodeDecodeError)
 
 
@@ -167,4 +171,5 @@ def _plain(array: Array) -> Array:
 
 
 def _reason(error: Exception) -> str:
-    return str(getattr(error, "message", error)).strip().splitlines()[0]
+    text = str(getattr(error, "message", error)).strip().splitlines()[0]
+    return _TENSORFLOWS.sub("", text).strip()

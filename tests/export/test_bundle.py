@@ -388,7 +388,7 @@ def test_what_keras_alone_can_not_load_is_told(special: Path, tmp_path: Path) ->
     bundle = train_and_export(special, "special:custom", tmp_path, {})
     metrics = json.loads((bundle.folder / "metrics.json").read_text())
     assert metrics["custom_objects"] == ["Lambda", "Twice", "twice"]
-    with pytest.raises(UsageError, match="needs Twice, twice, .* and has Lambda layers, whose"):
+    with pytest.raises(UsageError, match=r"needs Twice, twice, .* and has Lambda layers, whose"):
         predict_file(bundle.folder, tmp_path / "rows.npy", "x")
 
 

@@ -36,7 +36,7 @@ def _import_everything() -> None:
     import hpo.worker.loop
     import hpo.worker.parent
     import hpo.worker.signals  # noqa: F401
-    from hpo.study.database import import_driver
+    from hpo.study.urls import import_driver
 
     # Where that is not possible, the workers will say so.
     with contextlib.suppress(Exception):

@@ -22,13 +22,18 @@ if TYPE_CHECKING:
     from hpo.training.bench import Bench
 
 
+# Where drivers, too, look for one.
+_PASSWORDS = ("HPO_STORAGE", "PGPASSWORD", "MYSQL_PWD")
+
+
 def serve(connection: Connection, log: Path | None) -> None:
     """Does what arrives on the pipe until it closes. Runs in the trainer process."""
     # Ctrl-C reaches every process of a terminal; the worker decides what becomes of the trainer.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # The user's code runs here, and has no use for a password.
-    os.environ.pop("HPO_STORAGE", None)
+    # The user's code runs here, and has no use for a password of the study's database.
+    for name in _PASSWORDS:
+        os.environ.pop(name, None)
     if log is not None:
         # A trainer without a log still trains; a full disk is told of by its checkpoints.
         with contextlib.suppress(OSError):

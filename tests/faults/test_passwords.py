@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -17,6 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from hpo.console import without_passwords
+from hpo.worker.trainers import _spawn
 from tests.conftest import Hpo, wait_for
 from tests.end_to_end.conftest import BUILDER, Project, study_content
 from tests.servers import Server
@@ -104,6 +106,9 @@ def test_row_22_every_command_works_and_keeps_it(
     project: Project, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HPO_STORAGE", url)
+    # Where drivers would look for one.
+    monkeypatch.setenv("PGPASSWORD", WORD)
+    monkeypatch.setenv("MYSQL_PWD", WORD)
     # With a fork server of its own, which gets the password with the environment.
     with nobody_else_shows_it():
         done = [Project(project.folder, "").hpo("run", "study.yaml", "--no-export")]
@@ -119,6 +124,20 @@ def test_row_22_every_command_works_and_keeps_it(
     logs = list(project.folder.glob("artifacts/small/logs/*"))
     assert any("orig_argv" in log.read_text() or "environ(" in log.read_text() for log in logs)
     check_files(project.folder)
+
+
+@pytest.mark.keras
+def test_row_22_no_trainer_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does what else runs in one: checks, looks at data, exports."""
+    names = ("HPO_STORAGE", "PGPASSWORD", "MYSQL_PWD")
+    for name in names:
+        monkeypatch.setenv(name, WORD)
+    trainer = _spawn(None)
+    try:
+        assert [trainer.call("os:getenv", key=name) for name in names] == [None] * 3
+        assert trainer.call("os:getenv", key="PATH") == os.environ["PATH"]
+    finally:
+        trainer.kill()
 
 
 @pytest.mark.long

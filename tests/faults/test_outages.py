@@ -164,6 +164,8 @@ def test_row_09_hpo_run_outlives_an_outage(
     outage.start()
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 0, output
+    # For itself and its workers.
+    assert output.count("has been away for") == output.count("is back") == 1
     check_project(outage_farm)
 
 

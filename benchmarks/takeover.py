@@ -24,7 +24,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import make_url
 
-from hpo.study.database import make_engine
+from hpo.study.engines import make_engine
 from tests.conftest import wait_for
 from tests.faults.conftest import Farm
 from tests.faults.fake import fake_spec

@@ -28,11 +28,13 @@ from optuna.trial import TrialState
 from hpo.errors import StudyMismatchError, UsageError
 from hpo.space.hyperparameters import parameter_of, qualified
 from hpo.spec.models import Direction
-from hpo.study.database import Database, masked, prepare_sqlite
+from hpo.study.database import Database
+from hpo.study.engines import prepare_sqlite
 from hpo.study.schema import create_schema
 from hpo.study.strategies import sampler_of
 from hpo.study.studies import FOREIGN, study_names
 from hpo.study.suggest import distribution_of, stored, suggest
+from hpo.study.urls import masked
 
 __all__ = ["OptunaOracle", "SamplerName"]
 

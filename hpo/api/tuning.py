@@ -30,9 +30,10 @@ from hpo.launch.running import RunEnd, attend, time_limit_words, work_through
 from hpo.launch.submit import submit_file
 from hpo.spec import StudyFile, read_study_values
 from hpo.spec.models import Direction
-from hpo.study.database import Database, parse_url
+from hpo.study.database import Database
 from hpo.study.snapshot import Snapshot
 from hpo.study.studies import StudyRecord
+from hpo.study.urls import parse_url
 from hpo.watch.progress import in_words, progress_display
 from hpo.worker.loop import WorkerOptions
 from hpo.worker.paths import StudyPaths
@@ -198,7 +199,7 @@ def _submit(
     """The study, with its data written; when it can't be made, nothing is left behind."""
     written = given.write()
     try:
-        record = submit_file(file, site.url, site.project, trainers, _warn)
+        record = submit_file(file, site.url, site.project, trainers, _warn, DB_TIMEOUT)
         _check_same(record, builder)
         return record
     except BaseException:

@@ -13,7 +13,7 @@ import click
 
 from hpo.artifacts import Place, open_artifacts
 from hpo.console import print_exported, say
-from hpo.errors import UsageError
+from hpo.errors import StudyNotFoundError, UsageError
 from hpo.launch.places import DB_TIMEOUT, bundle_folder
 
 if TYPE_CHECKING:
@@ -120,15 +120,26 @@ def trainers_of_command() -> Iterator[Any]:
 
 
 def find_study(database: Database, study: str | None) -> StudyRecord:
-    """The study of this name, or the only one there is."""
+    """The study of this name, or the only one there is.
+
+    Raises:
+        StudyNotFoundError: There is no such study.
+        UsageError: There are several, and none is named.
+    """
     from hpo.study.studies import open_study, study_names
+    from hpo.study.urls import masked
 
     if study is not None:
         return open_study(database, study)
     names = study_names(database)
     if len(names) > 1:
         raise UsageError(f"there are several studies, name one of: {', '.join(names)}")
-    return open_study(database, names[0] if names else "(any)")
+    if not names:
+        raise StudyNotFoundError(
+            f"there is no study in {masked(database.url)} yet; check --storage (or HPO_STORAGE), "
+            "or create one with: hpo submit STUDY_FILE"
+        )
+    return open_study(database, names[0])
 
 
 def export_and_print(

@@ -78,7 +78,7 @@ def run(
         # the first trial waits for the one that imports Keras.
         rehearse_schema()
         with LocalWorkers(options) as local:
-            record = submit_file(study, url, project, trainers, warn)
+            record = submit_file(study, url, project, trainers, warn, db_timeout)
             with (
                 interruptible() as interruption,
                 opened(url, db_timeout, interruption.stop) as database,

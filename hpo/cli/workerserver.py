@@ -7,6 +7,7 @@ working directory and output are the server's.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from typing import Any, NoReturn
@@ -24,6 +25,8 @@ class _Workers(Server):
         sys.argv = ["hpo", *request["arguments"]]
         # For `ps`, and for whoever looks for a worker by its name.
         setproctitle(" ".join(sys.argv))
+        # The launcher says it, once for all of its workers.
+        logging.getLogger("hpo.study.outage").setLevel(logging.ERROR)
         main()
 
 
@@ -36,7 +39,7 @@ def _import_everything() -> None:
     import hpo.worker.loop
     import hpo.worker.parent
     import hpo.worker.signals  # noqa: F401
-    from hpo.study.database import import_driver
+    from hpo.study.urls import import_driver
 
     # Where that is not possible, the workers will say so.
     with contextlib.suppress(Exception):

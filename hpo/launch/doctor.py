@@ -29,8 +29,9 @@ from hpo.artifacts import Place, check_writable, shown
 from hpo.errors import ArtifactsError, HpoError
 from hpo.launch.local import available_cores
 from hpo.study import tables as t
-from hpo.study.database import EMBEDDED, Database, masked, parse_url
+from hpo.study.database import Database
 from hpo.study.studies import study_names
+from hpo.study.urls import EMBEDDED, masked, parse_url
 from hpo.worker.forking import FORKING
 
 State = Literal["ok", "warning", "problem"]

@@ -10,7 +10,7 @@ from hpo.data.report import DataReport
 from hpo.errors import StudyNotFoundError
 from hpo.spec import StudyFile, StudySpec, load_study_file
 from hpo.spec.models import PythonSource
-from hpo.study.database import Database, parse_url
+from hpo.study.database import Database
 from hpo.study.schema import create_schema, rehearse_schema
 from hpo.study.snapshot import take_snapshot
 from hpo.study.strategies import check_strategies
@@ -21,6 +21,7 @@ from hpo.study.studies import (
     open_study,
     spec_differences,
 )
+from hpo.study.urls import parse_url
 from hpo.training.findings import Preflight
 from hpo.worker.trainers import Trainers
 
@@ -109,18 +110,27 @@ def submit(
 
 
 def submit_file(
-    file: StudyFile, url: str, project: Path, trainers: Trainers, warn: Callable[[str], None]
+    file: StudyFile,
+    url: str,
+    project: Path,
+    trainers: Trainers,
+    warn: Callable[[str], None],
+    patience: float = 10.0,
 ) -> StudyRecord:
     """As `submit`, for a study file that was read.
 
     A study that is finished is opened without looking at data and builder: nothing will run.
-    `warn` is told what a person should look at.
+
+    Args:
+        warn: Told what a person should look at.
+        patience: Seconds to wait for a database that is away.
 
     Raises:
+        StorageError: The database has stayed away.
         StudyMismatchError: A study of this name is there and differs.
     """
     spec = file.spec
-    known = _known(url, spec)
+    known = _known(url, spec, patience)
     if known is not None and known.finished:
         return known.record
     # While the first trainer is importing Keras.
@@ -128,7 +138,7 @@ def submit_file(
     validated = _validate(file, project, trainers)
     for words in validated.preflight.warnings:
         warn(words)
-    database = Database(url, create=True)
+    database = Database(url, create=True, patience=patience)
     try:
         create_schema(database)
         record = create_study(database, spec, validated.facts)
@@ -145,10 +155,10 @@ class _Known:
     finished: bool
 
 
-def _known(url: str, spec: StudySpec) -> _Known | None:
+def _known(url: str, spec: StudySpec, patience: float) -> _Known | None:
     """The study of this name, if there is one; `finished` also says that it is the same."""
     try:
-        database = Database(url)
+        database = Database(url, patience=patience)
     except StudyNotFoundError:
         # Opened here and closed, so that a mistyped storage fails before the long checks.
         Database(url, create=True).close()

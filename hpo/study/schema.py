@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random
 
-from hpo.errors import StorageError
+from hpo.errors import HpoError, StorageError
 from hpo.study import tables as t
-from hpo.study.database import Database, masked
+from hpo.study.database import Database
 from hpo.study.mysql import adapt_optuna_tables, check_version
+from hpo.study.trouble import explained, lacks_rights
+from hpo.study.urls import masked
 
 _ATTEMPTS = 20
 # Names differ by case and accents also where the server's default has it otherwise.
@@ -37,18 +39,15 @@ def create_schema(database: Database) -> None:
     """Creates Optuna's tables and ours where they are missing; safe to race.
 
     Raises:
-        StorageError: The database is out of reach, or its tables belong to another Optuna.
+        StorageError: The database stayed away for longer than its patience, or its tables belong
+            to another Optuna.
     """
     from optuna.exceptions import StorageInternalError
 
-    # Tells a wrong password or a missing database in our words, before Optuna meets it.
-    database.write(lambda connection: connection.execute(sa.select(1)))
-    if database.dialect == "mysql":
-        check_version(database.engine.dialect)
     # CREATE TABLE IF NOT EXISTS is no lock: whoever comes second may fail, and finds all there
     # on the next attempt.
     racing = Retrying(
-        retry=retry_if_exception_type((SQLAlchemyError, StorageInternalError)),
+        retry=retry_if_exception(_may_be_a_race),
         wait=wait_random(0.05, 0.3),
         stop=stop_after_attempt(_ATTEMPTS),
         reraise=True,
@@ -56,15 +55,45 @@ def create_schema(database: Database) -> None:
     try:
         racing(_create, database)
     except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise StorageError(
-            f"the tables could not be created in {masked(database.url)}: {reason}"
-        ) from None
+        raise _refusal(error, database.url) from None
+
+
+def _may_be_a_race(error: BaseException) -> bool:
+    from optuna.exceptions import StorageInternalError
+
+    cause = _cause(error)
+    if isinstance(cause, DBAPIError) and lacks_rights(cause):
+        return False
+    return isinstance(error, SQLAlchemyError | StorageInternalError)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Optuna has its own words around some errors of SQLAlchemy's."""
+    from optuna.exceptions import StorageInternalError
+
+    if isinstance(error, StorageInternalError) and error.__cause__ is not None:
+        return error.__cause__
+    return error
+
+
+def _refusal(error: Exception, url: str) -> HpoError:
+    cause = _cause(error)
+    told = explained(cause, url) if isinstance(cause, DBAPIError) else None
+    reason = next(iter(str(cause).splitlines()), type(cause).__name__)
+    return told or StorageError(
+        f"the tables could not be created in {masked(url)}: {reason}; "
+        "are there tables of another program's?"
+    )
 
 
 def _create(database: Database) -> None:
     from optuna.storages import RDBStorage
 
+    # Waits for a database that is away, and tells a wrong password or a missing database in our
+    # words, before Optuna meets it.
+    database.write(lambda connection: connection.execute(sa.select(1)))
+    if database.dialect == "mysql":
+        check_version(database.engine.dialect)
     url = database.engine.url.render_as_string(hide_password=False)
     # Optuna formats the URL, so braces in a password must be doubled.
     url = url.replace("{", "{{").replace("}", "}}")

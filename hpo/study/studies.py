@@ -17,8 +17,9 @@ from sqlalchemy.exc import IntegrityError
 
 from hpo.errors import StudyMismatchError, StudyNotFoundError
 from hpo.study import tables as t
-from hpo.study.database import Database, masked
+from hpo.study.database import Database
 from hpo.study.schema import create_schema
+from hpo.study.urls import masked
 
 if TYPE_CHECKING:
     from hpo.spec import StudySpec

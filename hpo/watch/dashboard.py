@@ -17,14 +17,17 @@ import optuna_dashboard
 import sqlalchemy as sa
 
 from hpo.artifacts import Place
-from hpo.errors import StudyNotFoundError, UsageError
-from hpo.study.database import Database, masked
+from hpo.errors import StorageError, StudyNotFoundError, UsageError
+from hpo.study.database import Database
+from hpo.study.urls import masked
 from hpo.watch.storage import WatchedStorage
 from hpo.worker.paths import ArtifactStore
 
 WsgiApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _READING = ("GET", "HEAD")
+# Somebody looks at the page; and it asks again.
+_LOOK_PATIENCE = 1.0
 
 
 def dashboard_app(
@@ -49,7 +52,7 @@ def dashboard_app(
     app = _app(database, artifacts, most)
     if most is not None:
         app = _with_downloads(app, _app(database, artifacts, None))
-    return app if allow_write else _read_only(app)
+    return _looking_first(app if allow_write else _read_only(app), database)
 
 
 def _app(database: Database, artifacts: Place, most: int | None) -> WsgiApplication:
@@ -71,12 +74,29 @@ def _read_only(app: WsgiApplication) -> WsgiApplication:
         if environ["REQUEST_METHOD"] in _READING:
             return app(environ, start_response)
         words = "this dashboard is read-only; start it with --allow-write to change the study"
-        body = json.dumps({"reason": words}).encode()
-        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-        start_response("403 Forbidden", headers)
-        return [body]
+        return _refused(start_response, "403 Forbidden", words)
 
     return guarded
+
+
+def _looking_first(app: WsgiApplication, database: Database) -> WsgiApplication:
+    """With one answer while the database is away, for which the application has a traceback."""
+
+    def looked(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        try:
+            database.read(lambda connection: connection.execute(sa.select(1)), _LOOK_PATIENCE)
+        except StorageError as error:
+            return _refused(start_response, "503 Service Unavailable", str(error))
+        return app(environ, start_response)
+
+    return looked
+
+
+def _refused(start_response: Callable[..., Any], status: str, words: str) -> Iterable[bytes]:
+    body = json.dumps({"reason": words}).encode()
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    start_response(status, headers)
+    return [body]
 
 
 class _Server(ThreadingMixIn, WSGIServer):

@@ -32,7 +32,12 @@ class WatchedStorage(optuna.storages.RDBStorage):
 
     def __init__(self, database: Database, most: int | None) -> None:
         url = database.engine.url.render_as_string(hide_password=False)
-        super().__init__(url.replace("{", "{{").replace("}", "}}"), skip_table_creation=True)
+        super().__init__(
+            url.replace("{", "{{").replace("}", "}}"),
+            # A server that was started again meanwhile has closed the connections.
+            engine_kwargs={"pool_pre_ping": True},
+            skip_table_creation=True,
+        )
         database.adopt(self.engine)
         self._ours = database
         self._most = most

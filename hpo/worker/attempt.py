@@ -65,6 +65,8 @@ class Attempt:
         self._trainer = trainer
         self._folder = folder = paths.trial(lease.number)
         self._kept: Place | None = None
+        # Whether the last report has met a database that is away.
+        self._unheard = False
         if record.mark is None and not lease.resumed:
             # Of another study of this name, which could have left it there.
             remove_folder(folder)
@@ -154,9 +156,17 @@ class Attempt:
             if prune:
                 self._storage.set_trial_system_attr(trial_id, _PRUNED, report.epoch)
             self._storage.flush(self._slots, _REPORT_PATIENCE)
-        except StorageError as error:
-            words = "is pruned" if prune else "goes on"
-            logger.warning("trial %d %s: %s", self._lease.number, words, error)
+            self._unheard = False
+        except StorageError:
+            # Why is told by the database, once for all trials.
+            if not self._unheard:
+                words = "is pruned" if prune else "goes on"
+                logger.warning(
+                    "trial %d %s without the database; its reports are kept",
+                    self._lease.number,
+                    words,
+                )
+            self._unheard = True
         finally:
             self._storage.read_patience = None
         return prune

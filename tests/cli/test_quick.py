@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from hpo.study.database import Database
+from hpo.study.schema import create_schema
 from tests.conftest import ROOT, Hpo
 
 COMMANDS = [
@@ -58,6 +61,42 @@ def test_a_missing_database_is_not_found_and_not_created(
     assert "no.db" in done.stderr
     assert "--storage" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["status", "best", "stop"])
+def test_a_database_without_a_study_is_named(
+    inprocess_hpo: Hpo, tmp_path: Path, command: str
+) -> None:
+    with closing(Database(f"sqlite:///{tmp_path / 'hpo.db'}", create=True)) as database:
+        create_schema(database)
+    done = inprocess_hpo(command)
+    assert done.returncode == 3
+    assert f"there is no study in sqlite:///{tmp_path / 'hpo.db'} yet" in done.stderr
+    assert "hpo submit STUDY_FILE" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("storage", "words"),
+    [
+        ("postgresql://u@127.0.0.1:9/d?foo=bar", "foo=bar"),
+        ("mysql://u@127.0.0.1:9/d?foo=bar", "foo=bar"),
+        ("mysql://u@127.0.0.1:9/d?ssl_ca=/no/ca.pem", "ssl_ca=/no/ca.pem"),
+        ("sqlite:///hpo.db?foo=bar", "foo=bar"),
+    ],
+)
+def test_a_wrong_option_of_a_driver_is_one_clear_message(
+    inprocess_hpo: Hpo, storage: str, words: str
+) -> None:
+    file = ROOT / "studies" / "digits-mlp.yaml"
+    for command in (("status",), ("submit", file, "--project", ROOT)):
+        done = inprocess_hpo(*command, HPO_STORAGE=storage)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1
+    done = inprocess_hpo("doctor", HPO_STORAGE=storage)
+    assert done.returncode == 1
+    assert words in done.stdout
 
 
 def test_a_dashboard_that_writes_shows_the_whole_study(hpo: Hpo, tmp_path: Path) -> None:

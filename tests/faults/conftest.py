@@ -18,7 +18,8 @@ import pytest
 import sqlalchemy as sa
 
 from hpo.spec import StudySpec
-from hpo.study.database import Database, make_engine
+from hpo.study.database import Database
+from hpo.study.engines import make_engine
 from hpo.study.snapshot import Snapshot, take_snapshot
 from hpo.study.studies import Facts, open_study
 from tests.conftest import ROOT, leave_out, wait_for

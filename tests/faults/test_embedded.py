@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hpo.study.database import parse_url
 from hpo.study.embedded import cluster_at
+from hpo.study.urls import parse_url
 from tests.conftest import wait_for
 from tests.faults.conftest import Farm
 from tests.faults.fake import fake_spec

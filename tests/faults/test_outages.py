@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -10,7 +11,11 @@ import subprocess
 import tempfile
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,10 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
+from hpo import tune
+from hpo.study.database import Database
+from hpo.study.studies import create_schema, study_names
+from hpo.study.urls import masked
 from tests.conftest import wait_for
 from tests.end_to_end.conftest import Project, study_content
 from tests.faults.conftest import Farm
@@ -155,6 +164,8 @@ def test_row_09_hpo_run_outlives_an_outage(
     outage.start()
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 0, output
+    # For itself and its workers.
+    assert output.count("has been away for") == output.count("is back") == 1
     check_project(outage_farm)
 
 
@@ -202,6 +213,115 @@ def test_row_11_the_database_is_away_at_the_start(outage: Outage, outage_farm: F
     outage.start()
     assert patient.wait(timeout=60) == 0
     farm.check_end(interruptions=0)
+
+
+def test_row_11_who_waits_says_so_once(outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(Database(outage.url.render_as_string(False), patience=100)) as database:
+        outage.stop()
+        with ThreadPoolExecutor(3) as pool:
+            waiting = [pool.submit(study_names, database) for _ in range(2)]
+            made = pool.submit(create_schema, database)
+            wait_for(lambda: "has been away for" in caplog.text)
+            # Long enough for others to say it, too.
+            time.sleep(1)
+            outage.start()
+            assert [each.result() for each in waiting] == [[], []]
+            made.result()
+        assert study_names(database) == []
+    first, second = caplog.messages
+    assert "Connection refused" in first or "No such file" in first
+    assert first.endswith("; it is waited for, up to 100 s")
+    assert second == f"the database {masked(database.url)} is back"
+
+
+def test_row_11_tables_are_made_when_the_database_is_back(
+    outage: Outage, caplog: pytest.LogCaptureFixture
+) -> None:
+    stopped = threading.Event()
+    with closing(Database(outage.url.render_as_string(False), patience=100)) as database:
+
+        @sa.event.listens_for(database.engine, "after_cursor_execute")
+        def _stop(_c: Any, _cursor: Any, text: str, *_: Any) -> None:
+            if text.startswith("SELECT 1") and not stopped.is_set():
+                stopped.set()
+                outage.stop()
+
+        with ThreadPoolExecutor(1) as pool:
+            made = pool.submit(create_schema, database)
+            wait_for(lambda: "has been away for" in caplog.text or made.done())
+            outage.start()
+            made.result()
+        assert stopped.is_set()
+        assert study_names(database) == []
+
+
+@pytest.mark.long
+@pytest.mark.keras
+def test_row_11_hpo_run_waits_for_a_database_that_is_away(
+    outage: Outage, outage_farm: Farm, project: Project
+) -> None:
+    outage.stop()
+    run = project.start("run", "study.yaml", "--workers", "1", "--no-export")
+    assert run.stdout is not None
+    said = [run.stdout.readline(), run.stdout.readline()]
+    assert "has been away for" in said[1], said
+    outage.start()
+    output, _ = run.communicate(timeout=120)
+    assert run.returncode == 0, output
+    assert "is back" in output
+    check_project(outage_farm)
+
+
+@pytest.mark.long
+@pytest.mark.keras
+def test_row_11_tune_waits_for_a_database_that_is_away(
+    outage: Outage, project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    digits = {"source": {"type": "sklearn", "name": "digits"}}
+    outage.stop()
+    with ThreadPoolExecutor(1) as pool:
+        tuned = pool.submit(
+            lambda: tune(
+                "builder:build", digits, trials=1, training={"epochs": 1}, project=project.folder
+            )
+        )
+        wait_for(lambda: "it is waited for, up to 300 s" in caplog.text or tuned.done())
+        outage.start()
+        assert tuned.result().status.finished == 1
+
+
+def test_row_11_the_dashboard_has_one_answer_and_recovers(
+    outage: Outage, outage_farm: Farm, project: Project
+) -> None:
+    outage_farm.submit(fake_spec())
+    dashboard = project.start("dashboard", "--port", "0")
+    assert dashboard.stdout is not None
+    address = f"{dashboard.stdout.readline().strip()}api/studies"
+    try:
+        assert answer(address) == (200, "faults")
+        outage.stop()
+        for _ in range(4):
+            assert answer(address)[0] == 503
+        outage.start()
+        wait_for(lambda: answer(address) == (200, "faults"))
+    finally:
+        dashboard.terminate()
+        output, _ = dashboard.communicate(timeout=30)
+    away, back, *others = filter(None, output.splitlines())
+    assert "has been away for" in away
+    assert "is back" in back
+    assert others == ["interrupted"]
+
+
+def answer(address: str) -> tuple[int, str]:
+    """Status and, of the one study, the name; of a refusal, the reason."""
+    try:
+        with urllib.request.urlopen(address, timeout=30) as found:
+            [study] = json.loads(found.read())["study_summaries"]
+            return found.status, study["study_name"]
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())["reason"]
 
 
 # Some seconds, and twenty.

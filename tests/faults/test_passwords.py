@@ -17,6 +17,7 @@ import pytest
 import sqlalchemy as sa
 
 from hpo.console import without_passwords
+from hpo.worker.trainers import _spawn
 from tests.conftest import Hpo, wait_for
 from tests.end_to_end.conftest import BUILDER, Project, study_content
 from tests.servers import Server
@@ -119,6 +120,20 @@ def test_row_22_every_command_works_and_keeps_it(
     logs = list(project.folder.glob("artifacts/small/logs/*"))
     assert any("orig_argv" in log.read_text() or "environ(" in log.read_text() for log in logs)
     check_files(project.folder)
+
+
+@pytest.mark.keras
+def test_row_22_no_trainer_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does what else runs in one: checks, looks at data, exports."""
+    monkeypatch.setenv("HPO_STORAGE", WORD)
+    # A user's code may have a database of its own to read.
+    monkeypatch.setenv("PGPASSWORD", "another")
+    trainer = _spawn(None)
+    try:
+        assert trainer.call("os:getenv", key="HPO_STORAGE") is None
+        assert trainer.call("os:getenv", key="PGPASSWORD") == "another"
+    finally:
+        trainer.kill()
 
 
 @pytest.mark.long

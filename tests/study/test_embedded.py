@@ -15,9 +15,10 @@ import psutil
 import pytest
 
 from hpo.errors import StudyNotFoundError, UsageError
-from hpo.study.database import Database, masked, parse_url
+from hpo.study.database import Database
 from hpo.study.embedded import cluster_at
 from hpo.study.studies import create_schema
+from hpo.study.urls import masked, parse_url
 from tests.conftest import ROOT, Hpo, hpo_command, wait_for
 
 # Answers each line that it reads with what the server says; leaves when there are no more.

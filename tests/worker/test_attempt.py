@@ -153,6 +153,26 @@ def test_a_prune_stands_when_the_database_goes_away_then(
     assert states == ["RUNNING", "PRUNED"]
 
 
+def test_a_trial_says_once_in_an_outage_that_it_goes_on(
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    working = _Working(database, new_study(database, trials=1), "a", tmp_path)
+
+    def away(*_: Any) -> None:
+        raise StorageError("the database is away")
+
+    for epoch in (1, 4):
+        with monkeypatch.context() as patch:
+            patch.setattr(working.storage, "flush", away)
+            working.is_pruned_after(epoch, 0.1)
+            working.is_pruned_after(epoch + 1, 0.1)
+        working.is_pruned_after(epoch + 2, 0.1)
+    assert caplog.messages == ["trial 0 goes on without the database; its reports are kept"] * 2
+
+
 def test_an_epoch_that_is_trained_again_has_the_value_that_is_saved(
     database: Database, tmp_path: Path
 ) -> None:

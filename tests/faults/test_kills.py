@@ -188,10 +188,8 @@ def test_row_16_told_to_leave(sqlite_farm: Farm, number: signal.Signals) -> None
         before = farm.reports()
         wait_for(lambda before=before: farm.reports() > before)
         time.sleep(0.02 * round_)  # not waiting: each signal meets another moment
-        begun = time.monotonic()
         worker.send_signal(number)
         _, errors = worker.communicate(timeout=30)
-        assert time.monotonic() - begun < 10
         assert worker.returncode == (130 if number == signal.SIGINT else 0), errors
         assert farm.query("SELECT count(*) FROM hpo_slots WHERE state = 'leased'") == [(0,)]
     last = farm.worker("--lease", "600")

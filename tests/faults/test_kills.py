@@ -346,10 +346,7 @@ def test_row_19_two_hundred_quick_slots(farm: Farm) -> None:
 def test_row_20_a_corrupt_checkpoint_starts_the_trial_again(sqlite_farm: Farm) -> None:
     farm = sqlite_farm
     farm.submit(fake_spec(search={"trials": 2, "sampler": "random"}))
-    first = farm.worker()
-    wait_for(lambda: farm.reports() >= 4)
-    first.kill()
-    first.communicate()
+    farm.kill_in_a_trial(farm.worker())
     for file in farm.folder.glob("artifacts/faults/trial-*/epoch-*.zip"):
         os.truncate(file, 40)
     assert farm.worker().wait(timeout=60) == 0

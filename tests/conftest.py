@@ -24,6 +24,9 @@ from tests.processes import run_forked
 from tests.servers import MariaDB, PostgreSQL
 
 ROOT = Path(__file__).parents[1]
+# Of a password; no encoding changes it. This process's alone: tests that run beside these may show
+# theirs on a command line.
+SECRET = f"s3cret{os.getpid()}x"
 T = TypeVar("T")
 Hpo = Callable[..., "subprocess.CompletedProcess[str]"]
 # Read before the environment is cleaned. "0" leaves MariaDB out, also in CI.
@@ -66,7 +69,7 @@ def postgresql() -> Iterator[PostgreSQL]:
 @pytest.fixture
 def locked_role(postgresql: PostgreSQL) -> Iterator[tuple[str, str]]:
     """A role that needs its password, and the password: everything that a URL can trip over."""
-    password = "s3cret{0}@a:b/c%d?e#f"
+    password = SECRET + "{0}@a:b/c%d?e#f"
     postgresql.execute(
         f"CREATE ROLE keeper LOGIN SUPERUSER PASSWORD '{password}'".replace(":", r"\:")
     )

@@ -86,8 +86,9 @@ def _snapshot(connection: sa.Connection, record: StudyRecord) -> Snapshot:
     study = connection.execute(
         sa.select(t.hpo_studies).where(t.hpo_studies.c.study_id == record.study_id)
     ).one()
-    counts = _counts(connection, record.study_id)
+    # A trial may end between two statements: in this order a finished study lacks none.
     leased, waiting, open_slots, last = _slots(connection, record.study_id)
+    counts = _counts(connection, record.study_id)
     best = _best_row(connection, record)
     now = connection.execute(sa.select(t.clock())).scalar_one()
     finished = open_slots == 0

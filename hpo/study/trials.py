@@ -108,11 +108,13 @@ class WindowTrials:
 
     def _add(self, ended: Sequence[FrozenTrial]) -> None:
         """What was kept of the trials before is enough to choose with some more."""
-        news = [trial for trial in ended if trial.state.name in _SAMPLED]
+        news = {_key(trial): trial for trial in ended if trial.state.name in _SAMPLED}
         if news:
-            self._best = best_of([*self._best, *news], maximize=self._maximize)
-            known = {_key(trial): trial for trial in [*self._recent, *news]}
-            self._recent = [known[i] for i in sorted(known)[-self.recent :]]
+            # One that ended while this worker joined is news twice.
+            best = {_key(trial): trial for trial in self._best} | news
+            self._best = best_of(best.values(), maximize=self._maximize)
+            recent = {_key(trial): trial for trial in self._recent} | news
+            self._recent = [recent[i] for i in sorted(recent)[-self.recent :]]
 
     def _joined(self, connection: sa.Connection) -> Seen:
         """All that is there counts as seen, before the first choice is made among it."""

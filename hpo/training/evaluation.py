@@ -66,12 +66,29 @@ def _rows_count_alone(model: keras.Model) -> bool:
     """Whether loss and metrics of all rows are the mean of what small batches have."""
     if not has_plain_layers(model) or written_compilation(model) is None:
         return False
-    if any(layer.activity_regularizer is not None for layer in model._flatten_layers()):
-        # Keras takes the sum over a batch.
+    if not all(map(_takes_each_row, model._flatten_layers())):
         return False
     return loss_of(model) in _OF_EACH_ROW and (
         getattr(only_loss(model), "reduction", "mean") in _MEANS
     )
+
+
+def _takes_each_row(layer: Any) -> bool:
+    """Whether nothing in one of Keras's layers looks beyond a row of its batch."""
+    if layer.activity_regularizer is not None or isinstance(layer, _layers.Lambda):
+        # Of an activity Keras takes the sum over a batch; a lambda may be any function of Keras's.
+        return False
+    if getattr(layer, "stateful", False):
+        return False
+    # Those of a functional model may be no layers: a mean of all rows, for one.
+    parts = getattr(layer, "operations", [])
+    axes = keras.tree.flatten(getattr(layer, "axis", -1))
+    return all(isinstance(part, keras.Layer) for part in parts) and all(map(_is_inner, axes))
+
+
+def _is_inner(axis: Any) -> bool:
+    """Whether it is certain not to be the rows': counted from behind, any but the last may be."""
+    return isinstance(axis, int) and (axis > 0 or axis == -1)
 
 
 def _numbers_of_a_row(model: Any, x: Any) -> int:

@@ -84,10 +84,12 @@ def take_gpu(names: Sequence[str], folder: Path, *, counted: bool = True) -> int
         fewest = users.index(min(users))
         if counted:
             # Open, and with it locked, for as long as this process lives.
-            own, _ = tempfile.mkstemp(prefix=f"{plain[fewest]}.", dir=folder)
+            number, _ = tempfile.mkstemp(prefix=f"{plain[fewest]}.", dir=folder)
+            own = os.fdopen(number, "wb", buffering=0)
             fcntl.flock(own, fcntl.LOCK_EX)
-            # Processes of the user's code may outlive it, and have inherited the file.
-            os.register_at_fork(after_in_child=functools.partial(os.close, own))
+            # Processes of the user's code may outlive it, and have inherited the file. Theirs
+            # inherit this as well: a file, unlike its number, is closed only once.
+            os.register_at_fork(after_in_child=own.close)
     return fewest
 
 

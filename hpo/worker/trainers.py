@@ -113,7 +113,11 @@ def _in_words(code: int | None) -> str:
         return "is out of reach"
     if code >= 0:
         return f"exited with code {code}"
-    name = signal.Signals(-code).name
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        # A real-time signal has none.
+        name = f"signal {-code}"
     hint = " (out of memory?)" if -code == signal.SIGKILL else ""
     return f"was killed by {name}{hint}"
 

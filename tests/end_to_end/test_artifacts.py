@@ -11,7 +11,7 @@ import pytest
 
 from hpo.artifacts import list_folder, open_artifacts
 from hpo.worker.forkserver import start_forkserver
-from tests.conftest import fill_disk
+from tests.conftest import fill_disk, wait_for
 from tests.end_to_end.conftest import Project, study_content
 
 pytestmark = [pytest.mark.keras, pytest.mark.slow]
@@ -82,10 +82,15 @@ def test_row_20_run_on_a_full_disk(project: Project, small_disk: Path) -> None:
     place = ("--artifacts", str(small_disk / "artifacts"))
     run = project.start("run", "study.yaml", "--no-export", *place)
     ballast = small_disk / "ballast"
-    while not list(small_disk.glob("artifacts/small/trial-*/*.zip")):
-        assert run.poll() is None
-    while run.poll() is None:
+
+    def has_ended() -> bool:
         fill_disk(ballast)
+        return run.poll() is not None
+
+    saved = "artifacts/small/trial-*/*.zip"
+    # Where it has left too early, it says below why.
+    wait_for(lambda: any(small_disk.glob(saved)) or run.poll() is not None)
+    wait_for(has_ended)
     output, _ = run.communicate(timeout=60)
     assert run.returncode == 1
     assert "No space left on device; make room there" in output

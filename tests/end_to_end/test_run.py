@@ -80,7 +80,9 @@ def test_trials_carry_what_they_cost_and_their_curves(finished: Project) -> None
 def test_its_trainers_share_data_and_graphs(finished: Project) -> None:
     shared = Trainers(finished.forkserver).shared
     assert shared is not None
-    assert {path.name for path in shared.glob("graphs/*/*")} == {"train", "evaluate"}
+    # The server is the session's: a trainer that was killed may have left a file half written.
+    whole = {path.name for path in shared.glob("graphs/*/*") if not path.suffix}
+    assert whole == {"train", "evaluate"}
     assert any(shared.glob("data/*/contents.json"))
 
 

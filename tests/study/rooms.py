@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +60,16 @@ def expire(database: Database, lease: Lease) -> None:
     table = t.hpo_slots
     row = table.update().where(table.c.trial_id == lease.trial_id).values(expires_at=1.0)
     database.write(lambda connection: connection.execute(row))
+
+
+def happens_at(database: Database, place: int, act: Callable[[], object]) -> None:
+    """Has `act` happen before that one of the statements that the database executes from now on."""
+    places = itertools.count()
+
+    @sa.event.listens_for(database.engine, "before_cursor_execute")
+    def _act(*_: Any) -> None:
+        if next(places) == place:
+            act()
 
 
 def rows(database: Database, table: sa.Table) -> list[dict[str, Any]]:

@@ -362,7 +362,8 @@ def test_unreachable_server_is_told_within_the_patience(kind: str, opened: Open)
         began = time.monotonic()
         with pytest.raises(StorageError, match=r"out of reach.*--storage") as caught:
             database.read(lambda connection: connection.execute(sa.select(1)), patience=0.5)
-        assert time.monotonic() - began < 2
+        # That of the database itself is longer.
+        assert time.monotonic() - began < database.patience
     assert caught.value.exit_code == 5
     assert "secret" not in str(caught.value)
 

@@ -88,16 +88,12 @@ def new_user(embedded_folder: Path) -> Iterator[Callable[..., User]]:
 
 def server_of(folder: Path) -> int | None:
     """Process id of the server that runs on the folder."""
-    found = {
-        process.pid: process.info["ppid"]
-        for process in psutil.process_iter(["name", "cmdline", "ppid"])
-        if process.info["name"] == "postgres"
-        and str(folder / "data") in (process.info["cmdline"] or [])
-    }
-    # Its children have its command line, too, until they have given themselves a title.
-    servers = [pid for pid, parent in found.items() if parent not in found]
-    assert len(servers) < 2
-    return servers[0] if servers else None
+    try:
+        # Not by command lines: its children have its own until they give themselves a title.
+        pid = int((folder / "data" / "postmaster.pid").read_text().partition("\n")[0])
+        return pid if str(folder / "data") in psutil.Process(pid).cmdline() else None
+    except (OSError, ValueError, psutil.Error):
+        return None
 
 
 def is_being_made(folder: Path) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 import optuna
@@ -18,8 +19,8 @@ from hpo.study.snapshot import best_numbers, best_trial, slot_of, take_snapshot
 from hpo.study.storage import StudyStorage
 from hpo.study.studies import StudyRecord, open_study, stop_study
 from hpo.study.suggest import distribution_of, stored
-from tests.servers import Plain
-from tests.study.rooms import claimed, expire, new_study, slots_of
+from tests.servers import Open, Plain
+from tests.study.rooms import claimed, expire, happens_at, new_study, slots_of
 
 Ended = tuple[str, float | None]
 
@@ -72,6 +73,22 @@ def test_stopped_and_finished(database: Database) -> None:
     found = take_snapshot(database, slots_record)
     assert (found.state, found.reason) == ("finished", None)
     assert take_snapshot(database, slots_record).seconds == found.seconds
+
+
+def test_a_trial_that_ends_meanwhile_is_there_when_the_study_is_finished(
+    database: Database, opened: Open
+) -> None:
+    states = set()
+    for place in range(9):
+        record = new_study(database, name=f"at-{place}", trials=1)
+        slots = slots_of(database, record)
+        end = partial(slots.write, claimed(slots), TrialWrites(), Outcome("COMPLETE", 0.5))
+        watcher = opened(database.url)
+        happens_at(watcher, place, end)
+        found = take_snapshot(watcher, record)
+        states.add(found.state)
+        assert found.state == "running" or (found.finished, found.best) == (1, 0.5)
+    assert states == {"running", "finished"}
 
 
 def test_time_left_goes_by_the_workers_of_today(database: Database) -> None:

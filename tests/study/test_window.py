@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from functools import partial
 from typing import Any
 
 import optuna
@@ -23,8 +24,8 @@ from hpo.study.storage import StudyStorage, make_study
 from hpo.study.studies import StudyRecord
 from hpo.study.tpe import WindowTPESampler
 from hpo.study.window import BEST, window_of
-from tests.servers import Plain
-from tests.study.rooms import claimed, new_study, slots_of
+from tests.servers import Open, Plain
+from tests.study.rooms import claimed, happens_at, new_study, slots_of
 
 RECENT = 40
 DISTRIBUTIONS: dict[str, BaseDistribution] = {
@@ -168,6 +169,22 @@ def test_late_trial_joins_the_window(database: Database, plain: Plain) -> None:
     window = {trial.number: trial for trial in _read(storage)}
     assert window[late.number].state is TrialState.COMPLETE
     assert window[late.number].params == late.params
+
+
+def test_a_trial_that_ends_while_one_joins_counts_once(
+    database: Database, plain: Plain, opened: Open
+) -> None:
+    for place in range(6):
+        record = new_study(database, name=f"at-{place}")
+        study = optuna.load_study(study_name=record.name, storage=plain(database))
+        late = study.ask(CONDITIONAL)
+        study.add_trials([create_trial(value=value) for value in range(BEST + RECENT)])
+        joining = opened(database.url)
+        happens_at(joining, place, partial(study.tell, late, math.inf))
+        storage = StudyStorage(joining, record)
+        _read(storage)
+        study.add_trials([create_trial(value=-1.0) for _ in range(RECENT)])
+        assert _numbers(_read(storage)) == _expected(plain, database, record)
 
 
 def test_running_trials_of_others_are_seen(database: Database) -> None:

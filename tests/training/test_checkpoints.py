@@ -13,6 +13,7 @@ import pytest
 from hpo.artifacts import Place, list_folder, open_artifacts
 from hpo.errors import ArtifactsError
 from hpo.training.checkpoints import Checkpoint, CheckpointFolder, load_checkpoint
+from tests.conftest import wait_for
 
 WEIGHTS = [np.arange(6, dtype=np.float32).reshape(2, 3), np.ones(3, np.float32)]
 OPTIMIZER = [np.int64(7), np.zeros((2, 3), np.float32)]
@@ -186,11 +187,8 @@ for epoch in range(1, 10000):
 @pytest.mark.parametrize("patience", [0.0, 0.013, 0.051])
 def test_a_killed_writer_leaves_the_newest_whole(place: Place, patience: float) -> None:
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(place)])
-    deadline = time.monotonic() + 30
-    while not any(name.endswith(".zip") for name in names(place)):
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    time.sleep(patience)
+    wait_for(lambda: any(name.endswith(".zip") for name in names(place)), pause=0.002)
+    time.sleep(patience)  # not waiting: each is killed at another moment
     writer.send_signal(signal.SIGKILL)
     writer.wait()
     found = latest(CheckpointFolder(place, 2))

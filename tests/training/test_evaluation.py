@@ -76,6 +76,14 @@ def test_a_model_whose_numbers_are_variables_is_as_it_was() -> None:
     assert evaluation_batch(model, ROWS, 32) == 2048
 
 
+def stateful() -> Any:
+    """Takes batches of the size that it was made for alone."""
+    inputs = [keras.Input(batch_shape=(32, 6)), layers.Reshape((3, 2))]
+    model = keras.Sequential([*inputs, layers.LSTM(4, stateful=True), layers.Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -84,9 +92,10 @@ def test_a_model_whose_numbers_are_variables_is_as_it_was() -> None:
         lambda: dense(squares),
         lambda: dense(activity_regularizer="l2"),
         lambda: dense(activation=lambda x: x - keras.ops.mean(x)),
+        stateful,
         subclassed,
     ],
-    ids=["sum", "dice", "own loss", "activity", "own activation", "subclassed"],
+    ids=["sum", "dice", "own loss", "activity", "own activation", "stateful", "subclassed"],
 )
 def test_others_go_in_batches_as_large_as_training_s(make: Any) -> None:
     assert evaluation_batch(make(), ROWS, 32) == 32
@@ -105,6 +114,53 @@ def test_the_figures_are_those_of_keras(loss: Any, options: dict[str, Any]) -> N
     model = dense(loss, **options)
     expected = model.evaluate(ROWS, CLASSES, batch_size=32, verbose=0, return_dict=True)
     assert evaluate(model, (ROWS, CLASSES), 32) == pytest.approx(expected, abs=1e-5)
+
+
+def centered(x: Any) -> Any:
+    return x - keras.ops.mean(x, axis=0)
+
+
+def centered_inside(x: Any) -> Any:
+    inputs = keras.Input(x.shape[1:])
+    return keras.Model(inputs, centered(inputs))(x)
+
+
+def softmax_in_time(x: Any) -> Any:
+    steps = layers.TimeDistributed(layers.Softmax(axis=0))(layers.Reshape((4, 2))(x))
+    return layers.Flatten()(steps)
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [
+        centered,
+        centered_inside,
+        layers.UnitNormalization(axis=0),
+        layers.UnitNormalization(axis=-2),
+        layers.Softmax(axis=(0, 1)),
+        layers.Softmax(axis=None),
+        softmax_in_time,
+        layers.Lambda(keras.ops.cumsum, arguments={"axis": 0}),
+    ],
+    ids=["operation", "inside", "axis 0", "axis -2", "axes", "all", "in a layer", "lambda"],
+)
+def test_a_model_that_mixes_rows_has_keras_s_figures(mix: Any) -> None:
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((6,))
+    hidden = mix(layers.Dense(8, "relu")(inputs))
+    model = keras.Model(inputs, layers.Dense(3, "softmax")(hidden))
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    expected = model.evaluate(ROWS, CLASSES, batch_size=32, verbose=0, return_dict=True)
+    assert evaluate(model, (ROWS, CLASSES), 32) == pytest.approx(expected, abs=1e-5)
+
+
+def test_normalized_rows_go_in_large_batches() -> None:
+    normalized = [layers.LayerNormalization(), layers.BatchNormalization(), layers.Softmax()]
+    wide = [layers.Reshape((4, 2)), layers.UnitNormalization(axis=[1, 2]), layers.Flatten()]
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(8), *normalized, *wide])
+    model.add(layers.Dense(3, "softmax"))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    assert evaluation_batch(model, ROWS, 32) == 2048
 
 
 def attention(layer: Any, length: int | None, inner: int = 2) -> Any:

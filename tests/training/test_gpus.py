@@ -59,6 +59,23 @@ print(os.getpid(), flush=True)
 sys.stdin.read()
 """
 
+# The child's files have the numbers of those that it has closed, that of the GPU's among them.
+FORKS_AGAIN = """
+import os, sys
+from pathlib import Path
+from hpo.training.gpus import take_gpu
+
+take_gpu(["0", "1"], Path(sys.argv[1]))
+if os.fork() == 0:
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(9)]
+    if os.fork() == 0:
+        print(len([os.fstat(number) for number in files]), flush=True)
+    else:
+        os.wait()
+else:
+    os.wait()
+"""
+
 
 class Taker:
     """A process that has taken a GPU."""
@@ -151,6 +168,16 @@ def test_a_process_that_the_user_s_code_has_forked_keeps_nothing(tmp_path: Path)
     assert take_gpu(["0", "1"], folder, counted=False) == 0
     # Ends the child.
     forking.communicate()
+
+
+def test_what_it_forks_itself_keeps_its_own_files(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS_AGAIN, tmp_path / "gpus"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("9\n", "")
 
 
 def share(

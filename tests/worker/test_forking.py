@@ -81,6 +81,8 @@ def test_without_the_server_nobody_knows(server: ForkServer) -> None:
     wait_for(lambda: waiting.process.exit_code(0) is None and waiting.process.orphaned)
     assert psutil.Process(waiting.process.pid).is_running()
     waiting.close()
+    # What it has inherited of the server it may hold until its end.
+    wait_for(lambda: not psutil.pid_exists(waiting.process.pid))
     with pytest.raises(OSError, match="refused"):
         Waiting(server.address)
 

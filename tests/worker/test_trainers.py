@@ -57,9 +57,17 @@ def test_any_other_error_comes_back_with_its_traceback(trainer: Trainer) -> None
     assert "Traceback" in str(caught.value)
 
 
-def test_a_killed_trainer_says_by_what(trainer: Trainer) -> None:
-    os.kill(trainer.pid, signal.SIGKILL)
-    with pytest.raises(TrainerDiedError, match="SIGKILL"):
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [
+        (signal.SIGKILL, "SIGKILL"),
+        # A real-time signal.
+        (35, "signal 35"),
+    ],
+)
+def test_a_killed_trainer_says_by_what(trainer: Trainer, number: int, name: str) -> None:
+    os.kill(trainer.pid, number)
+    with pytest.raises(TrainerDiedError, match=f"was killed by {name}"):
         trainer.call("os:getpid")
 
 
@@ -75,9 +83,30 @@ def test_output_goes_to_the_log(forkserver: str, tmp_path: Path) -> None:
     assert (tmp_path / "logs" / "one.log").read_text() == "printed by the builder\n"
 
 
-def test_kill_ends_a_trainer_that_is_busy(forkserver: str) -> None:
+BUSY = """
+import time
+from pathlib import Path
+Path("busy").touch()
+time.sleep(600)
+"""
+
+
+def test_kill_ends_a_trainer_that_is_busy(
+    forkserver: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("busy.py").write_text(BUSY)
     started = Trainers(forkserver).start()
-    started.send(Call("os:system", {"command": "exec sleep 600"}))
+    started.send(Call("runpy:run_path", {"path_name": "busy.py"}))
+    wait_for(Path("busy").exists)
+    started.kill()
+    wait_for(lambda: not psutil.pid_exists(started.pid))
+
+
+def test_kill_ends_a_trainer_that_hangs(forkserver: str) -> None:
+    started = Trainers(forkserver).start()
+    # That its pipe is closed it does not see.
+    os.kill(started.pid, signal.SIGSTOP)
     started.kill()
     wait_for(lambda: not psutil.pid_exists(started.pid))
 

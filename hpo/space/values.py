@@ -71,11 +71,10 @@ class Values:
 
         Raises:
             SpaceError: The study file's entry does not fit the declaration.
-            BuilderError: Not every database can hold the name, or tell it from another one.
+            BuilderError: Not every database can hold the name.
         """
         found = self._entry_for(name)
         if declared is not None and name not in self.declared:
-            self._check_unlike(name)
             self.declared[name] = declared
             # Checked here, because a parent of others may have its value before it is declared.
             if found is not None:
@@ -115,16 +114,6 @@ class Values:
         if not self._is_active(entry_name, entry, name):
             return default
         return self._suggested(name, entry)
-
-    def _check_unlike(self, name: str) -> None:
-        """Raises BuilderError for a name that some database takes for one that is declared."""
-        folded = name.casefold()
-        for other in self.declared:
-            if other.casefold() == folded:
-                raise BuilderError(
-                    f"the builder asks for {name!r} and for {other!r}, which differ only by case, "
-                    "and some databases can't tell them apart: rename one"
-                )
 
     def _suggested(self, name: str, parameter: Parameter) -> Scalar:
         _check_name(name)

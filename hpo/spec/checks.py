@@ -44,7 +44,6 @@ def study_findings(
     return list(
         chain(
             _bad_names(names),
-            _names_alike(names),
             _names_taken(names, sampled),
             _repeats(sampled, space),
             _conditions(sampled, space, unread),
@@ -64,22 +63,12 @@ def _bad_names(names: list[str]) -> Iterator[Finding]:
             yield _at_name(name, f"{message}, received one of {len(name)}")
 
 
-def _names_alike(names: list[str]) -> Iterator[Finding]:
-    seen: dict[str, str] = {}
-    for name in names:
-        first = seen.setdefault(name.casefold(), name)
-        if first != name:
-            message = f'"{name}" differs from "{first}" only by case'
-            yield _at_name(name, f"{message}, which some databases can't tell apart: rename one")
-
-
 def _names_taken(names: list[str], sampled: Mapping[str, Parameter]) -> Iterator[Finding]:
-    repeated = {name.casefold(): name for name, entry in sampled.items() if entry.repeat}
+    repeated = {name for name, entry in sampled.items() if entry.repeat}
     for name in names:
-        stem, _, index = name.casefold().rpartition("_")
-        base = repeated.get(stem)
-        if base and index.isdecimal():
-            yield _at_name(name, f'"{name}" is a name that "{base}" repeats into: rename one')
+        stem, _, index = name.rpartition("_")
+        if stem in repeated and index.isdecimal():
+            yield _at_name(name, f'"{name}" is a name that "{stem}" repeats into: rename one')
 
 
 def trainer_findings(space: Space, own: Collection[str]) -> list[Finding]:

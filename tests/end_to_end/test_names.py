@@ -107,7 +107,7 @@ def test_row_23_what_is_allowed_works(project: Project, storage: str) -> None:
         assert 0.5 <= trial.params[LONG] <= 0.6
         assert trial.state.name == ("FAIL" if kind == "MLP" else "COMPLETE")
         if kind == "MLP":
-            assert trial.user_attrs["reason"].endswith("\u00e4" * 600_000)
+            assert "\u00e4" * 600_000 in trial.user_attrs["reason"]
     assert {trial.params["kind"] for trial in trials} == set(more)
 
 
@@ -126,7 +126,6 @@ A_FLOAT = {"type": "float", "low": 0.0, "high": 1.0}
     [
         (["x" * 600], "expected a name of at most 400 characters, received one of 600"),
         (["rate "], "without blanks around it"),
-        (["rate", "Rate"], "differs from"),
         (["rate_0", "rate"], "is a name that"),
     ],
 )

@@ -25,6 +25,8 @@ OPTIMIZERS = {"type": "categorical", "choices": ["sgd", "adam"]}
         {"depth": 3, "units": {**INT, "repeat": "depth"}},
         {"units": {**INT, "repeat": "layers_of_the_builder"}},
         {"units": {**INT, "repeat": "depth"}, "units_low": 3, "other_0": 1},
+        # Every database tells these apart, as the service sets it up.
+        {"dropout": FLOAT, "Dropout": 0.5, "UNITS": {**INT, "repeat": "depth"}, "units_3": 1},
         {"momentum": {**FLOAT, "when": {"optimizer": "sgd"}}},
         {"momentum": {**FLOAT, "when": {"optimizer": "sgd"}}, "optimizer": OPTIMIZERS},
         {"momentum": {**FLOAT, "when": {"optimizer": "sgd"}}, "optimizer": "adam"},
@@ -97,7 +99,7 @@ def test_conditions_that_the_trainer_never_fulfils(make_spec: MakeSpec) -> None:
         ({"a": {**INT, "repeat": "b"}, "b": {**INT, "repeat": "a"}}, "a needs b needs a"),
         ({"flag": {**INT, "when": {"norm": 1}}, "norm": {"type": "bool"}}, "true or false"),
         ({"rate": {**FLOAT, "when": {"n": True}}, "n": INT}, "a whole number from 1 to 8"),
-        ({"UNITS": {**INT, "repeat": "depth"}, "units_3": 1}, "repeats into"),
+        ({"units": {**INT, "repeat": "depth"}, "units_3": 1}, "repeats into"),
         ({"units": {**INT, "repeat": "flag"}, "flag": True}, "fixed to true"),
         ({"tab\there": 1}, "visible characters"),
     ],

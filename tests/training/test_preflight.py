@@ -378,12 +378,6 @@ def test_names_of_the_trainer_that_the_builder_has_for_itself(check: Check) -> N
     assert set(found) == {("space", "optimizer"), ("space", "epochs")}
 
 
-def test_names_that_differ_by_case_alone(check: Check) -> None:
-    source = PLAIN.replace("hp.Int", "hp.Float('rate', 0, 1), hp.Float('Rate', 0, 1), hp.Int", 1)
-    with pytest.raises(BuilderError, match="'Rate' and for 'rate', which differ only by case"):
-        check(source)
-
-
 MEASURING = """
     import keras_tuner
 

@@ -239,6 +239,7 @@ def _signature(
         target_std=_of_targets(np.std, targets, split.train),
         mask_value=preprocessing.mask_value,
         target_shape=raw.y.shape[1:],
+        own_targets=form["type"] == "arrays" and data.source.type in ("npz", "npy", "python"),
         form=form,
         warnings=(
             *raw.warnings,

@@ -31,7 +31,8 @@ class DataSignature:
     embedded. `target_mean` and `target_std` are those of each target in train, for regression; None
     otherwise. `mask_value` is what all features of a step hold that only pads a sequence; None when
     all sequences have one length. `target_shape` is the shape of a row's targets as the data has
-    them: of classes () for their numbers, (1,) for a column of these, (classes,) for one-hot rows.
+    them: of classes () for their numbers, (1,) for a column of these, (classes,) for one-hot rows;
+    `own_targets` says that it is the user who has made this array, and not a source.
     `form` says what raw rows look like, `warnings` what a person should look at. Two workers whose
     `fingerprint` is equal train on the same numbers.
     """
@@ -49,6 +50,7 @@ class DataSignature:
     target_std: tuple[float, ...] | None = None
     mask_value: float | None = None
     target_shape: Shape = ()
+    own_targets: bool = True
     form: dict[str, Any] = field(default_factory=lambda: dict(ARRAYS))
     warnings: tuple[str, ...] = ()
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from hpo.errors import TrialError
 from hpo.training.bench import Bench, TrialModel
@@ -27,7 +28,7 @@ from hpo.training.compiling import base_rate, class_weights
 from hpo.training.progress import Progress
 from hpo.training.run import Run
 from hpo.training.state import build_optimizers
-from hpo.training.targets import given_targets, one_hot, targets_for, wants_one_hot
+from hpo.training.targets import given_targets, targets_for, wants_one_hot
 
 _Fit = Callable[..., Any]
 
@@ -297,15 +298,29 @@ def _encode(given: dict[str, Any], built: TrialModel) -> None:
     if built.signature.task != "multiclass" or not wants_one_hot(built.model):
         return
 
-    def encoded(y: Any) -> Any:
-        numbers = isinstance(y, np.ndarray) and y.ndim == 1 and y.dtype.kind in "iu"
-        return one_hot(y, built.signature) if numbers else y
+    classes = built.signature.num_classes
+    if given.get("y") is not None:
+        given["y"] = _one_hot(given["y"], classes)
+    elif isinstance(given.get("x"), tf.data.Dataset):
+        given["x"] = _with_one_hot(given["x"], classes)
+    if "validation_data" in given:
+        given["validation_data"] = _with_one_hot(given["validation_data"], classes)
 
-    if "y" in given:
-        given["y"] = encoded(given["y"])
-    held = given.get("validation_data")
-    if isinstance(held, tuple | list) and len(held) > 1:
-        given["validation_data"] = (held[0], encoded(held[1]), *held[2:])
+
+def _with_one_hot(data: Any, classes: int | None) -> Any:
+    """A dataset, or features and targets, with class numbers in one-hot form."""
+    if isinstance(data, tf.data.Dataset):
+        return data.map(lambda x, *others: (x, _one_hot(others[0], classes), *others[1:]))
+    if isinstance(data, tuple | list) and len(data) > 1:
+        return (data[0], _one_hot(data[1], classes), *data[2:])
+    return data
+
+
+def _one_hot(y: Any, classes: int | None) -> Any:
+    is_array = isinstance(y, np.ndarray) or keras.ops.is_tensor(y)
+    if is_array and "int" in str(y.dtype) and tuple(y.shape[1:]) in ((), (1,)):
+        return keras.ops.one_hot(keras.ops.reshape(y, (-1,)), classes)
+    return y
 
 
 def _with_callback(given: Any, callback: keras.callbacks.Callback) -> Any:

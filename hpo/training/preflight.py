@@ -27,6 +27,7 @@ from hpo.space import SpaceError, Suggest
 from hpo.space.mirrors import is_mirrored
 from hpo.space.values import fits, in_words
 from hpo.spec import StudySpec
+from hpo.spec.checks import trainer_findings
 from hpo.spec.directions import better_direction
 from hpo.spec.messages import FindingsError
 from hpo.spec.models import (
@@ -50,7 +51,7 @@ from hpo.training.own_fit import dry_fit
 from hpo.training.plain import is_plain, written_compilation
 from hpo.training.state import averages
 from hpo.training.targets import check_output, targets_for, wants_probabilities
-from hpo.usercode import describe
+from hpo.usercode import describe, on_one_line
 
 _PROBES = 12
 _ROWS = 8
@@ -173,16 +174,34 @@ def _one_epoch(bench: Bench, built: TrialModel) -> dict[str, float]:
         ) from error
 
 
+def _as_exported(bench: Bench, model: keras.Model, held: Part) -> dict[str, float]:
+    """The metrics of a model with these weights that `fit` has not touched."""
+    fresh = _build(bench, _lowest)
+    if not fresh.model.built:
+        fresh.model(take(held.x, slice(1)))
+    fresh.model.set_weights(model.get_weights())
+    y = targets_for(fresh.model, held.y, fresh.signature)
+    return evaluate(fresh.model, (held.x, y), fresh.settings.batch_size)
+
+
 def _measured_elsewhere(
     bench: Bench, built: TrialModel, reported: Mapping[str, float]
 ) -> list[str]:
     """A `fit` may train on other features, or another model: what it reports no bundle reaches."""
     metric, held = bench.spec.objective.metric, few_rows(bench.data).validation
-    y = targets_for(built.model, held.y, built.signature)
-    found = evaluate(built.model, (held.x, y), built.settings.batch_size)
-    own = found.get(metric.removeprefix("val_"))
     value = reported.get(metric)
-    if not metric.startswith("val_") or own is None or value is None:
+    if not metric.startswith("val_") or value is None:
+        return []
+    try:
+        found = _as_exported(bench, built.model, held)
+    except Exception as error:  # noqa: BLE001 - what the user has compiled it with may raise anything
+        words = (
+            f"the model of {bench.builder.name} can't be evaluated on rows as the data has them, "
+            f"as `hpo export` does: {on_one_line(describe(error))}"
+        )
+        return [words]
+    own = found.get(metric.removeprefix("val_"))
+    if own is None:
         return []
     if math.isclose(own, value, rel_tol=_ALIKE, abs_tol=_ALIKE):
         return []
@@ -281,8 +300,10 @@ def _ask_around(
     parameters, asked = dict(first.values.declared), set(first.values.asked)
     fixed = dict(first.values.fixed)
     draw = random.Random(0)
+    # Entries that only the builder can take: does each of its branches?
+    doubtful = bool(trainer_findings(bench.spec.space, own=()))
     for probe in range(_PROBES):
-        if asked >= set(bench.spec.space):
+        if asked >= set(bench.spec.space) and not doubtful:
             break
         suggest = _highest if probe == 0 else _drawn(draw)
         built = _build(bench, _noting(suggested, suggest))

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from hpo.data import DataSignature
 from hpo.errors import BuilderError
 from hpo.training.compiling import has_logits, is_of_keras, loss_of
-from hpo.training.plain import written_compilation
 
 # Where a model's own class may look at the targets.
 _STEPS = ("train_step", "test_step", "compute_loss", "compute_metrics")
@@ -34,7 +33,7 @@ def target_form(model: keras.Model, signature: DataSignature) -> str:
     """How `targets_for` gives the targets to this model, in a word."""
     if signature.task == "multiclass" and wants_one_hot(model):
         return "one-hot"
-    if has_own_code(model):
+    if signature.own_targets and has_own_code(model):
         return "as given"
     return "classes" if signature.task == "multiclass" else "columns"
 
@@ -43,19 +42,20 @@ def targets_for(model: keras.Model, y: NDArray[Any], signature: DataSignature) -
     """Targets as the model's loss, metrics and steps want them.
 
     Returns float32 (rows, classes) for one-hot losses. A model with code of the user's in these
-    gets what `given_targets` makes, and others class numbers (rows,) for multiclass, otherwise
-    float32 (rows, outputs).
+    gets the shape that `given_targets` makes, others class numbers (rows,) for multiclass and
+    otherwise (rows, outputs). All are float32 but class numbers of multiclass.
     """
     form = target_form(model, signature)
     if form == "one-hot":
         return one_hot(y, signature)
-    if form == "as given":
-        return given_targets(y, signature)
-    return y if form == "classes" else y.reshape(len(y), -1).astype(np.float32, copy=False)
+    if form == "classes":
+        return y
+    targets = given_targets(y, signature) if form == "as given" else y.reshape(len(y), -1)
+    return targets if signature.task == "multiclass" else targets.astype(np.float32, copy=False)
 
 
 def given_targets(y: NDArray[Any], signature: DataSignature) -> NDArray[Any]:
-    """Targets of the shape that the data has them in, which the user's code is written for.
+    """Targets of the shape that the data has them in, which a `fit` of the user's is written for.
 
     Between (rows,) and (rows, 1) NumPy and TensorFlow see no error, but a table of all pairs.
     """
@@ -91,7 +91,28 @@ def wants_probabilities(model: keras.Model) -> bool:
 def has_own_code(model: keras.Model) -> bool:
     """Whether code that is not Keras's looks at the targets: a step, a loss or a metric."""
     own = any(getattr(type(model), name) is not getattr(keras.Model, name) for name in _STEPS)
-    return own or written_compilation(model) is None
+    return own or not all(map(_is_one_of_keras, _compiled_with(model)))
+
+
+def _compiled_with(model: keras.Model) -> list[Any]:
+    """The losses and metrics of a model: names, functions, objects."""
+    loss = getattr(model, "_compile_loss", None)
+    metrics = getattr(model, "_compile_metrics", None)
+    given = (
+        getattr(loss, "_user_loss", None),
+        getattr(metrics, "_user_metrics", None),
+        getattr(metrics, "_user_weighted_metrics", None),
+    )
+    return [each for each in keras.tree.flatten(given) if each is not None]
+
+
+def _is_one_of_keras(judge: Any) -> bool:
+    if isinstance(judge, str):
+        return True
+    if not isinstance(judge, keras.losses.Loss | keras.metrics.Metric):
+        return is_of_keras(judge)
+    function = getattr(judge, "fn", getattr(judge, "_fn", None))
+    return is_of_keras(type(judge)) and (function is None or is_of_keras(function))
 
 
 def check_output(outputs: Any, signature: DataSignature, builder: str) -> None:

@@ -169,8 +169,15 @@ class Encoding(Net):
     def fit(self, hp, model, x, y, validation_data, **kwargs):
         held, targets = validation_data
         assert y.shape == (len(x),)
-        if hp.Boolean("by_hand"):
+        how = hp.Choice("how", ["left", "by_hand", "column", "dataset"])
+        if how == "by_hand":
             y, targets = (keras.utils.to_categorical(each, 10) for each in (y, targets))
+        if how == "column":
+            y, targets = y[:, None], targets[:, None]
+        if how == "dataset":
+            rows = tf.data.Dataset.from_tensor_slices
+            train, parts = rows((x, y)).batch(100), rows((held, targets)).batch(100)
+            return model.fit(train, validation_data=parts, epochs=2, **kwargs)
         return model.fit(x, y, validation_data=(held, targets), epochs=2, **kwargs)
 
 
@@ -347,11 +354,9 @@ def test_a_takeover_goes_on_from_the_last_epoch(
     check_kept(end)
 
 
-@pytest.mark.parametrize("by_hand", [False, True])
-def test_labels_that_fit_encodes_by_itself_or_leaves(
-    make: Make, tmp_path: Path, by_hand: bool
-) -> None:
-    channel = MemoryChannel(values={"by_hand": by_hand})
+@pytest.mark.parametrize("how", ["left", "by_hand", "column", "dataset"])
+def test_labels_that_fit_encodes_by_itself_or_leaves(make: Make, tmp_path: Path, how: str) -> None:
+    channel = MemoryChannel(values={"how": how})
     run(make("Encoding"), tmp_path, channel)
     assert list(channel.reports) == [1, 2]
 

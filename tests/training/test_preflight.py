@@ -402,6 +402,44 @@ def test_a_fit_that_measures_other_rows(check: Check) -> None:
     assert "as layers, or into `data.preprocess`" in warning
 
 
+def test_a_model_that_only_fit_can_evaluate(check: Check) -> None:
+    source = """
+        import keras_tuner
+
+        def own(y_true, y_pred):
+            return keras.ops.mean(keras.ops.square(y_true[:, :10] - y_pred))
+
+        class build(keras_tuner.HyperModel):
+            def build(self, hp, input_shape, num_outputs):
+                head = keras.layers.Dense(num_outputs, "softmax")
+                model = keras.Sequential([keras.Input(input_shape), head])
+                model.compile("sgd", own, metrics=["accuracy"])
+                return model
+
+            def fit(self, hp, model, x, y, validation_data, **kwargs):
+                held, targets = validation_data
+                y, targets = (keras.utils.to_categorical(each, 10) for each in (y, targets))
+                return model.fit(x, y, validation_data=(held, targets), **kwargs)
+        """
+    [warning] = check(source).warnings
+    assert "can't be evaluated on rows as the data has them, as `hpo export` does" in warning
+
+
+def test_a_name_that_one_branch_leaves_to_the_trainer(check: Check) -> None:
+    source = """
+        def build(hp, input_shape, num_outputs):
+            head = keras.layers.Dense(num_outputs, "softmax")
+            model = keras.Sequential([keras.Input(input_shape), head])
+            if hp.Choice("kind", ["own", "plain"]) == "own":
+                chosen = hp.Choice("optimizer", ["lion", "adam"])
+                model.compile(chosen, "sparse_categorical_crossentropy", metrics=["accuracy"])
+            return model
+        """
+    space = {"optimizer": {"type": "categorical", "choices": ["lion", "adam"]}}
+    assert set(problems(check(source, space=space))) == {("space", "optimizer", "choices", 0)}
+    assert check(source, space={**space, "kind": "own"}).problems == ()
+
+
 def test_a_value_that_only_fit_returns(check: Check) -> None:
     source = FITTING.replace("return model.fit", "model.fit").replace("500, **kwargs)", "1)")
     source = source.rstrip(" ") + "            return {'score': 1.0}\n"

@@ -120,6 +120,14 @@ def own_metric(y_true: Any, y_pred: Any) -> Any:
     ("model", "loss", "metrics", "shape"),
     [
         (model_for(VALUES), "mse", ["mae"], (3, 1)),
+        (
+            model_for(VALUES),
+            keras.losses.mean_squared_error,
+            [keras.metrics.mean_absolute_error],
+            (3, 1),
+        ),
+        (model_for(VALUES), keras.losses.Huber(), [keras.metrics.R2Score()], (3, 1)),
+        (model_for(VALUES), "mse", [keras.metrics.MeanMetricWrapper(own_metric)], (3,)),
         (model_for(VALUES), "mse", [own_metric], (3,)),
         (model_for(VALUES), lambda y, p: keras.ops.mean((y - p) ** 2), [], (3,)),
         (OwnStep(), None, [], (3,)),
@@ -131,6 +139,8 @@ def test_code_of_the_user_s_gets_what_the_data_has(
     model.compile("sgd", loss, metrics=metrics)
     y = np.array([0.5, 1.0, 2.0], np.float32)
     assert targets_for(model, y, VALUES).shape == shape
+    # What a source has made of a table is a column like the model's output.
+    assert targets_for(model, y, replace(VALUES, own_targets=False)).shape == (3, 1)
 
 
 def test_two_outputs_for_two_classes() -> None:

@@ -271,7 +271,7 @@ class _Run:
             )
             raise KeyboardInterrupt if interruption.by_user else SystemExit(128 + signal.SIGTERM)
         if end.snapshot.timed_out:
-            self._say(time_limit_words(end.snapshot))
+            self._say(f"{time_limit_words(end.snapshot)}, in Python: study.resume()")
         else:
             self._say(f"the study {self._record.name!r} is finished: {in_words(end.snapshot)}")
         if end.snapshot.best is None:

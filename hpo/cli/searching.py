@@ -122,6 +122,8 @@ def submit(file: Path, project: Path, storage: str | None) -> None:
     click.echo(record.name)
     if snapshot.state == "finished":
         say(f"all of {record.trials} trials are finished; see: hpo best {record.name}")
+    elif snapshot.state == "stopped":
+        say(f"the study is stopped: {snapshot.reason}; go on with: hpo resume {record.name}")
     else:
         say(f"{record.trials} trials; start workers with: hpo worker {record.name}")
 

@@ -22,8 +22,8 @@ _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 # Its columns have types of their own.
 _PARQUET = ".parquet"
 _NUMBER = re.compile(r"[-+]?[\d.]+(?:e[-+]?\d+)?", re.IGNORECASE)
-# Digits that begin with a zero, where a field may begin; looks behind, because zeros are few.
-_ZEROS = re.compile(rb'0(?<=[,\t\n" ]0)[0-9]')
+# Digits that begin with a zero, where a field begins.
+_ZEROS = re.compile(rb'[,\t\n"] *0[0-9]')
 
 
 def read_frame(path: Path, texts: Iterable[str] = ()) -> pd.DataFrame:
@@ -180,8 +180,10 @@ def _read_csv(path: Path, texts: Any) -> pd.DataFrame:
 def _check_separator(path: Path, separator: str, header: pd.Series[Any]) -> None:
     """Raises DataError when the first line is cut by something else."""
     words = {";": "semicolons", "\t": "tabs", ",": "commas"}
+    if len(header) != 1:
+        return
     other = [each for each in words if each != separator and each in str(header.iloc[0])]
-    if len(header) == 1 and other:
+    if other:
         raise DataError(
             f"{path}: the first line has {words[other[0]]} between the names; a {path.suffix} file "
             f"has {words[separator]}. Save it with {words[separator]}, and numbers with a decimal "

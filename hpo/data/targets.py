@@ -49,10 +49,10 @@ def read_targets(
     """Reads the task off the targets, or holds them to the one that was asked for.
 
     auto: floats are regression, unless they are several columns of 0 and 1; everything else is
-    classes. Floats are regression even when all of
-    them are whole and few (a rating from 1 to 5): say `task: multiclass` to make classes of them.
-    Two classes are binary, unless `task: multiclass` asks for a softmax over them. Several columns
-    of 0 and 1 are multilabel; where each row has exactly one 1, they are classes in one-hot form.
+    classes. Floats are regression even when all of them are whole and few (a rating from 1 to 5):
+    say `task: multiclass` to make classes of them. Two classes are binary, unless `task:
+    multiclass` asks for a softmax over them. Several columns of 0 and 1 are multilabel; where each
+    row has exactly one 1, they are classes in one-hot form.
 
     Raises DataError when the targets can't be used or contradict `task`.
     """

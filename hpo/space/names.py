@@ -18,10 +18,13 @@ def builder_values(params: Mapping[str, Any], space: Mapping[str, SpaceEntry]) -
     In one trial a name has one value: its parameters under other conditions were not active.
     """
     values = {_split(name)[0]: value for name, value in params.items()}
-    for name, entry in space.items():
-        plain, conditions = _split(name)
-        if not isinstance(entry, Parameter) and _hold(conditions, values):
-            values.setdefault(plain, entry)
+    fixed = {name: entry for name, entry in space.items() if not isinstance(entry, Parameter)}
+    # A condition may be on what is fixed itself, further down in the file.
+    for _ in range(len(fixed)):
+        for name, entry in fixed.items():
+            plain, conditions = _split(name)
+            if _hold(conditions, values):
+                values.setdefault(plain, entry)
     return values
 
 

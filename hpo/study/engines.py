@@ -81,9 +81,11 @@ def _tell_wrong_options(engine: sa.Engine, url: str) -> None:
             return dialect.connect(*arguments, **options)
         except (TypeError, ValueError, AttributeError) as error:
             raise wrong_options(str(error), url) from None
-        except OSError as error:
-            # The driver does not say which file.
-            raise wrong_options(error.strerror or str(error), url) from None
+        except (FileNotFoundError, PermissionError) as error:
+            # A certificate, perhaps; the driver does not say which file.
+            if not parse_url(url).query:
+                raise
+            raise wrong_options(error.strerror or str(error), url) from error
 
 
 def _postgresql_engine(url: sa.URL) -> sa.Engine:

@@ -35,12 +35,17 @@ class Outage:
         self._patience = patience
         self._lock = threading.Lock()
         self._since: float | None = None
+        self._failed: float | None = None
         self._told: float | None = None
 
     def goes_on(self, begun: float, error: DBAPIError) -> None:
         """An attempt has failed that was begun then, on the clock of `time.monotonic`."""
         now = time.monotonic()
         with self._lock:
+            if self._failed is None or now - self._failed > _AGAIN_SECONDS:
+                # Nobody has asked for a while: it may have been back in between.
+                self._since = self._told = None
+            self._failed = now
             self._since = begun if self._since is None else self._since
             lasted = now - self._since
             told_of = self._told is not None and now - self._told < _AGAIN_SECONDS

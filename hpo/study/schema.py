@@ -80,10 +80,9 @@ def _refusal(error: Exception, url: str) -> HpoError:
     cause = _cause(error)
     told = explained(cause, url) if isinstance(cause, DBAPIError) else None
     reason = next(iter(str(cause).splitlines()), type(cause).__name__)
-    return told or StorageError(
-        f"the tables could not be created in {masked(url)}: {reason}; "
-        "are there tables of another program's?"
-    )
+    advice = "; are there tables of another program's?" if isinstance(cause, DBAPIError) else ""
+    words = f"the tables could not be created in {masked(url)}: {reason}{advice}"
+    return told or StorageError(words)
 
 
 def _create(database: Database) -> None:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.space.mirrors import own_name
+from hpo.space.mirrors import mirrored, own_name
 from hpo.study.database import Database
 from hpo.study.storage import StudyStorage
 from hpo.study.studies import StudyRecord
@@ -36,16 +36,22 @@ def trials_frame(database: Database, record: StudyRecord) -> pd.DataFrame:
     study = _study(database, record)
     frame = study.trials_dataframe(_COLUMNS)
     names = {f"value_{record.metric}": "value"}
-    ranges: dict[str, Any] = {}
-    for trial in study.trials:
-        ranges |= trial.distributions
-    for stored, distribution in ranges.items():
-        name, column = own_name(stored), f"params_{stored}"
-        if name is not None:
-            low, high = distribution.low, distribution.high
-            frame[column] = (low + high - frame[column]).clip(low, high)
-            names[column] = f"params_{name}"
+    columns = [str(column) for column in frame]
+    stored = [name.removeprefix("params_") for name in columns if name.startswith("params_")]
+    mirrors = {each: name for each in stored if (name := own_name(each)) is not None}
+    trials = study.get_trials(deepcopy=False) if mirrors else []
+    for each, name in mirrors.items():
+        # The range may differ from trial to trial.
+        frame[f"params_{each}"] = [_unmirrored(trial, each) for trial in trials]
+        names[f"params_{each}"] = f"params_{name}"
     return frame.rename(columns=names)
+
+
+def _unmirrored(trial: FrozenTrial, stored: str) -> float:
+    if stored not in trial.params:
+        return math.nan
+    span: Any = trial.distributions[stored]
+    return float(mirrored(trial.params[stored], span.low, span.high))
 
 
 def draw_study(database: Database, record: StudyRecord) -> Figure:

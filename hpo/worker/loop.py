@@ -90,6 +90,7 @@ class Worker:
         self._storage = StudyStorage(database, record)
         self._trainer: Trainer | None = None
         self._base_memory = 0
+        self._claimed = False
         # Trainers in a row that were ready and died before their trial began.
         self._idle_deaths = 0
 
@@ -108,9 +109,10 @@ class Worker:
         try:
             return self._work(keeper)
         except UsageError:
-            # It is none of the study's workers.
-            with contextlib.suppress(StorageError):
-                workers.remove(self._database, self.name)
+            if not self._claimed:
+                # It is none of the study's workers.
+                with contextlib.suppress(StorageError):
+                    workers.remove(self._database, self.name)
             raise
         except StorageError:
             # Told to leave, nobody waits for a database that is away.
@@ -140,6 +142,7 @@ class Worker:
                 self._tidy()
                 break
             else:
+                self._claimed = True
                 ended += self._run_lease(lease, keeper)
         return ended
 

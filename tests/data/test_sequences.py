@@ -115,6 +115,9 @@ def test_labels_in_a_second_table(load: Load, tmp_path: Path) -> None:
     labels[1:].to_csv(tmp_path / "labels.csv", index=False)
     with pytest.raises(DataError, match=r"labels\.csv has no row for 1 of 20 series.*'s0'"):
         load(bare, source={"targets": "labels.csv"})
+    labels.replace({"s0": "00s0"}).to_csv(tmp_path / "labels.csv", index=False)
+    with pytest.raises(DataError, match=r"is 's0'; it has '00s0': write the ids alike"):
+        load(bare, source={"targets": "labels.csv"})
     pd.concat([labels, labels[:1]]).to_csv(tmp_path / "labels.csv", index=False)
     with pytest.raises(DataError, match=r"labels\.csv has two rows for series 's0'"):
         load(bare, source={"targets": "labels.csv"})

@@ -282,6 +282,7 @@ def test_a_gap_in_the_target(people: pd.DataFrame, load: Load) -> None:
         ("table.csv", "a,b\n1,2\n".encode("utf-16"), r"in UTF-8\. Save it as UTF-8"),
         ("table.csv", "a,b\nZürich,2\n".encode("latin-1"), r"in UTF-8\. Save it as UTF-8"),
         ("table.csv", b"a;b\n1,5;2\n", r"semicolons between the names; a \.csv file has commas"),
+        ("table.csv", b",,\n1,2,3\n", "no column"),
         ("table.tsv", b"a,b\n1,2\n", r"commas between the names; a \.tsv file has tabs"),
         (
             "table.csv",

@@ -26,3 +26,6 @@ def test_what_it_fixes_under_a_condition_is_there_while_that_holds() -> None:
     assert builder_values({"kind": "a"}, space) == {"kind": "a", "units": 8}
     assert builder_values({"kind": "b"}, space) == {"kind": "b", "units": 16, "rate": 0.1}
     assert builder_values({"kind": "c", "units[kind=c]": 3}, space) == {"kind": "c", "units": 3}
+    # Also on what is fixed itself, wherever that stands.
+    space = {"units[kind=deep]": 64, "kind": "deep"}
+    assert builder_values({}, space) == {"units": 64, "kind": "deep"}

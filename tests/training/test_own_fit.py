@@ -258,13 +258,14 @@ def module() -> Any:
 
 
 def check_kept(end: TrialEnd) -> None:
-    """What remains is the checkpoint of the best epoch, and of the last one."""
+    """What remains of this lease is the checkpoint of the best epoch, and of the last one."""
     assert end.checkpoint is not None
     kept = load_checkpoint(end.checkpoint)
     assert kept is not None
     assert kept.epoch == end.progress.best_epoch
     kinds = {end.progress.best_epoch, end.progress.epoch}
-    assert len(list(end.checkpoint.parent.iterdir())) == len(kinds)
+    token = end.checkpoint.name.split(".")[1]
+    assert len(list(end.checkpoint.parent.glob(f"*.{token}.zip"))) == len(kinds)
 
 
 @pytest.mark.parametrize("name", ["Plain", "instance"])

@@ -176,9 +176,12 @@ def _looked_up(
     ids = pd.Index([str(each) for each in table.names])
     unknown = ~ids.isin(labels.index)
     if unknown.any():
+        first = str(ids[unknown][0])
+        alike = [each for each in labels.index if each.lstrip("0") == first.lstrip("0")]
+        hint = f"; it has {alike[0]!r}: write the ids alike in both files" if alike else ""
         raise DataError(
             f"{source.targets} has no row for {int(unknown.sum())} of {len(ids)} series, the first "
-            f"is {ids[unknown][0]!r}"
+            f"is {first!r}{hint}"
         )
     return labels.loc[ids, name].reset_index(drop=True)
 

@@ -25,10 +25,10 @@ _FRAME = 16
 
 _Batch = dict[str, Array]
 
-# The second where TensorFlow quotes bytes that are no text.
 # Where in TensorFlow an error comes from.
 _TENSORFLOWS = re.compile(r"\{\{function_node .*?\}\}|\[Op:.*?\](?: name: ?\w*)?")
 
+# The second where TensorFlow quotes bytes that are no text.
 _NO_EXAMPLE = (tf.errors.InvalidArgumentError, UnicodeDecodeError)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,6 +22,10 @@ from hpo.cli.options import (
 )
 from hpo.console import error_console, log_to_stderr, print_best, say, warn
 from hpo.launch.places import artifacts_place, bundle_folder, storage_url
+
+if TYPE_CHECKING:
+    from hpo.study.snapshot import Snapshot
+    from hpo.study.studies import StudyRecord
 
 
 @click.command()
@@ -120,12 +125,17 @@ def submit(file: Path, project: Path, storage: str | None) -> None:
         with opened(url) as database:
             snapshot = take_snapshot(database, record)
     click.echo(record.name)
+    _say_what_is_left(record, snapshot)
+
+
+def _say_what_is_left(record: StudyRecord, snapshot: Snapshot) -> None:
     if snapshot.state == "finished":
         say(f"all of {record.trials} trials are finished; see: hpo best {record.name}")
     elif snapshot.state == "stopped":
         say(f"the study is stopped: {snapshot.reason}; go on with: hpo resume {record.name}")
     else:
-        say(f"{record.trials} trials; start workers with: hpo worker {record.name}")
+        left = record.trials - snapshot.finished
+        say(f"{left} trials to run; start workers with: hpo worker {record.name}")
 
 
 @click.command("import-kerastuner")
@@ -137,14 +147,18 @@ def import_kerastuner(folder: Path, file: Path, project: Path, storage: str | No
     """Submit the study FILE with what the KerasTuner project in DIR has found out."""
     with trainers_of_command() as trainers:
         from hpo.launch.importing import import_project, in_words
+        from hpo.study.snapshot import take_snapshot
 
-        done = import_project(folder, file, storage_url(storage, project), project, trainers, warn)
+        url = storage_url(storage, project)
+        done = import_project(folder, file, url, project, trainers, warn)
+        with opened(url) as database:
+            snapshot = take_snapshot(database, done.record)
     click.echo(done.record.name)
     before = done.fitting - done.added
     say(f"{done.added} of {done.found} trials imported" + (f", {before} before" if before else ""))
     for line in in_words(done.left_out):
         say(f"left out {line}")
-    say(f"{done.record.trials} trials to run; start workers with: hpo worker {done.record.name}")
+    _say_what_is_left(done.record, snapshot)
 
 
 @click.command()
@@ -202,10 +216,14 @@ def worker(
 @storage_option
 def stop(study: str | None, project: Path, storage: str | None) -> None:
     """Stop STUDY: its workers give their trials back and leave."""
+    from hpo.study.snapshot import take_snapshot
     from hpo.study.studies import stop_study
 
     with opened(storage_url(storage, project)) as database:
         record = find_study(database, study)
+        if take_snapshot(database, record).state == "finished":
+            say(f"{record.name!r} is finished: there is nothing to stop")
+            return
         stop_study(database, record, "stopped with hpo stop")
     say(f"stopped {record.name!r}; go on with: hpo resume {record.name}")
 

@@ -70,6 +70,7 @@ def write_bundle(task: ExportTask) -> Bundle:
     x = _prepared_inside(keras.Model(inputs, prepared), raw.x, fitted)
     test = _evaluate(built, Part(x, raw.y))
     metrics = _metrics(task, built, checkpoint.epoch, validation, test)
+    _forget_compilation(built.model)
     folder = task.folder.resolve()
     with _written_beside(folder) as temporary:
         _save(model, temporary / "model.keras", task)
@@ -200,6 +201,13 @@ def _restore(model: keras.Model, task: ExportTask) -> Checkpoint:
     for variable, value in zip(model.weights, checkpoint.weights, strict=True):
         variable.assign(value)
     return checkpoint
+
+
+def _forget_compilation(model: keras.Model) -> None:
+    """A loss or a metric of the user's would keep Keras from loading what is to predict alone."""
+    for layer in (model, *model._flatten_layers()):
+        if isinstance(layer, keras.Model):
+            layer.compiled = False
 
 
 def _evaluate(built: TrialModel, part: Part) -> dict[str, float]:

@@ -33,6 +33,8 @@ _PERMANENT = (
     "does not exist",
     "does not support ssl",
     "certificate verify failed",
+    "unrecognized configuration parameter",
+    "invalid value for parameter",
     "unknown database",
     "no such table",
     "unable to open database file",

@@ -38,8 +38,13 @@ def parse_url(text: str) -> sa.URL:
         # ValueError: what stands where the port should be is no number.
         raise UsageError(_NO_URL) from None
     # Neither would be hidden where the URL is shown.
-    if "@" in (url.host or "") or any("passw" in key for key in url.query):
+    if "@" in (url.host or ""):
         raise UsageError(_NO_URL)
+    if any("passw" in key for key in url.query):
+        raise UsageError(
+            "the storage has a password behind its ?, where it would be seen; expected it before "
+            "the @: postgresql://user:password@host/database"
+        )
     name = url.drivername.partition("+")[0]
     if name not in _DRIVERS:
         raise UsageError(

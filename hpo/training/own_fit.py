@@ -14,6 +14,7 @@ import contextlib
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -24,7 +25,7 @@ from hpo.errors import TrialError
 from hpo.training.bench import Bench, TrialModel
 from hpo.training.channel import Channel, TrialTask
 from hpo.training.checkpoints import Checkpoint
-from hpo.training.compiling import base_rate, class_weights
+from hpo.training.compiling import SettingError, base_rate, class_weights
 from hpo.training.progress import Progress
 from hpo.training.run import Run
 from hpo.training.state import build_optimizers
@@ -190,13 +191,37 @@ class OwnFitRun(Run):
         self._end_epoch(logs, self._started, self._channel)
 
 
-def dry_fit(bench: Bench, built: TrialModel) -> dict[str, float]:
-    """What the HyperModel's `fit` reports last by name; each `model.fit` in it runs one epoch."""
+@dataclass(frozen=True)
+class DryFit:
+    """What a HyperModel's `fit` has done with a few rows.
+
+    Attributes:
+        reported: By its epochs, the last of each name.
+        returned: By itself; a History is no more than its epochs.
+    """
+
+    reported: dict[str, float]
+    returned: dict[str, float]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return self.reported | {n: v for n, v in self.returned.items() if n not in self.reported}
+
+
+def dry_fit(bench: Bench, built: TrialModel) -> DryFit:
+    """Calls the HyperModel's `fit`; each `model.fit` in it runs one epoch.
+
+    Raises:
+        SettingError: The study file asks for what a loop of the user's own does not do.
+    """
     reported: dict[str, float] = {}
     callback = _NotingCallback(reported)
+    weighted = False
 
     def one_epoch(fit: _Fit, *args: Any, **kwargs: Any) -> Any:
+        nonlocal weighted
         given = dict(zip(_PARAMETERS, args, strict=False)) | kwargs
+        weighted |= given.get("x") is bench.data.train.x
         _encode(given, built)
         given["callbacks"] = _with_callback(given.get("callbacks"), callback)
         given["epochs"] = given.get("initial_epoch", 0) + 1
@@ -205,9 +230,13 @@ def dry_fit(bench: Bench, built: TrialModel) -> dict[str, float]:
 
     with _replaced_fit(built.model, one_epoch):
         result = _call(bench, built, callback)
-    for name, value in metrics_of(result, bench.spec.objective.metric).items():
-        reported.setdefault(name, value)
-    return reported
+    if bench.spec.training.class_weight is not None and not weighted:
+        raise SettingError(
+            "class_weight",
+            f"the fit of {bench.builder.name} hands model.fit other rows than it was given, or "
+            "none, so their weights are lost: leave class_weight out, and weigh them in fit",
+        )
+    return DryFit(reported, metrics_of(result, bench.spec.objective.metric))
 
 
 def metrics_of(result: Any, metric: str) -> dict[str, float]:

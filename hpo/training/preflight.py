@@ -47,7 +47,7 @@ from hpo.training.compiling import SettingError, own_optimizer
 from hpo.training.epochs import evaluate
 from hpo.training.findings import Preflight, StudyProblem
 from hpo.training.freeing import free_widths
-from hpo.training.own_fit import dry_fit
+from hpo.training.own_fit import DryFit, dry_fit
 from hpo.training.plain import is_plain, written_compilation
 from hpo.training.state import averages
 from hpo.training.targets import check_output, targets_for, wants_probabilities
@@ -88,10 +88,11 @@ def check_study(
         first = _build(bench, _noting(suggested, _lowest))
         own_fit = bench.builder.own_fit is not None
         check_augment(spec, bench.data.train.x, first.values.declared, own_fit=own_fit)
-        reported = _one_epoch(bench, first)
-        metrics = tuple(reported)
+        done = _one_epoch(bench, first)
+        metrics = tuple(done.metrics)
         if own_fit:
-            warnings += _measured_elsewhere(bench, first, reported)
+            warnings += _measured_elsewhere(bench, first, done.metrics)
+            warnings += _not_looked_at(bench, done)
         problems += _without_effect(bench, first)
         _check_savable(bench, first)
         problems += _check_metric(spec, metrics)
@@ -151,7 +152,7 @@ def _build(bench: Bench, suggest: Suggest) -> TrialModel:
         ) from error
 
 
-def _one_epoch(bench: Bench, built: TrialModel) -> dict[str, float]:
+def _one_epoch(bench: Bench, built: TrialModel) -> DryFit:
     """What an epoch reports, found by training on a few rows."""
     name, signature = bench.spec.model.builder, built.signature
     few = Bench(bench.spec, few_rows(bench.data), bench.builder)
@@ -160,12 +161,12 @@ def _one_epoch(bench: Bench, built: TrialModel) -> dict[str, float]:
         check_output(outputs, signature, name)
         _check_probabilities(built.model, outputs, signature, name)
         if bench.builder.own_fit is not None:
-            reported = dry_fit(few, built)
+            done = dry_fit(few, built)
             _check_averages(built.model, name)
-            return reported
+            return done
         runner = make_runner(few, built, traced=not _is_surely_traceable(built))
         order = np.arange(len(few.data.train.y), dtype=np.int32)
-        return runner.train(order) | runner.evaluate()
+        return DryFit(runner.train(order) | runner.evaluate(), {})
     except HpoError:
         raise
     except BaseException as error:
@@ -211,6 +212,21 @@ def _measured_elsewhere(
         "so in the search too, `hpo export` refuses the best model. Does fit change the features, "
         "train another model, or make up the value by itself? Changes belong into the model, as "
         "layers, or into `data.preprocess`"
+    )
+    return [words]
+
+
+def _not_looked_at(bench: Bench, done: DryFit) -> list[str]:
+    """Where epochs tell the objective, a mean over folds that `fit` returns is not the value."""
+    metric = bench.spec.objective.metric
+    told, returned = done.reported.get(metric), done.returned.get(metric)
+    if told is None or returned is None or math.isclose(told, returned, rel_tol=_ALIKE):
+        return []
+    words = (
+        f"the fit of {bench.builder.name} returns another {metric} ({returned:.4g}) than its last "
+        f"epoch has ({told:.4g}), and what it returns is not looked at: the best of all its epochs "
+        "is the trial's value. To have the returned one count, keep the metric out of the epochs: "
+        "call model.fit without validation_data"
     )
     return [words]
 
@@ -377,7 +393,7 @@ def _check_metric(spec: StudySpec, metrics: tuple[str, ...]) -> list[StudyProble
         return []
     near = get_close_matches(metric, metrics, 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    words = f"{metric!r} is never reported; {hint}reported are: {', '.join(metrics)}"
+    words = f"{metric!r} is never reported; {hint}reported are: {', '.join(metrics) or 'none'}"
     return [StudyProblem(("objective", "metric"), words)]
 
 

@@ -108,6 +108,9 @@ def test_submitted_again_it_says_so_too(finished: Project) -> None:
     assert done.returncode == 0
     assert done.stdout == "small\n"
     assert "all of 8 trials are finished; see: hpo best small" in done.stderr
+    done = project.hpo("stop")
+    assert done.stderr == "'small' is finished: there is nothing to stop\n"
+    assert json.loads(project.hpo("status", "--json").stdout)["reason"] is None
 
 
 def test_more_trials_extend_the_study(finished: Project, tmp_path: Path) -> None:

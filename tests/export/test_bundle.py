@@ -299,6 +299,21 @@ def own_names(hp, input_shape, num_outputs):
     return model
 
 
+def own_loss(y_true, y_pred):
+    return keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
+
+
+def own_metric(y_true, y_pred):
+    return keras.ops.mean(y_pred)
+
+
+def judged(hp, input_shape, num_outputs):
+    head = keras.layers.Dense(num_outputs, "softmax")
+    model = keras.Sequential([keras.Input(input_shape), head])
+    model.compile("adam", own_loss, metrics=["accuracy", own_metric])
+    return model
+
+
 def two_outputs(hp, input_shape):
     head = keras.layers.Dense(2, "softmax")
     return keras.Sequential([keras.Input(input_shape), head])
@@ -401,6 +416,17 @@ def test_names_of_the_trainer_that_the_builder_has_for_itself(
     spec = load_study_file(bundle.folder / "config.yaml").spec
     assert spec.space == {"optimizer": "nadam"}
     assert check_study(spec, special).problems == ()
+
+
+def test_losses_and_metrics_of_the_user_s_stay_outside(special: Path, tmp_path: Path) -> None:
+    from hpo.export.predict import predict_file
+
+    bundle = train_and_export(special, "special:judged", tmp_path, {})
+    metrics = json.loads((bundle.folder / "metrics.json").read_text())
+    assert metrics["custom_objects"] == []
+    assert "own_metric" in metrics["test"]
+    np.save(tmp_path / "rows.npy", np.zeros((2, 64)))
+    assert len(predict_file(bundle.folder, tmp_path / "rows.npy", "x")) == 2
 
 
 def test_two_classes_from_two_outputs(special: Path, tmp_path: Path) -> None:

@@ -570,6 +570,6 @@ def test_the_model_s_own_fit_is_back_afterwards(make: Make, tmp_path: Path) -> N
     built = build_model(bench, MemoryChannel().suggest, 1)
     from hpo.training.own_fit import dry_fit
 
-    names = dry_fit(bench, built)
+    names = dry_fit(bench, built).metrics
     assert set(names) == {"loss", "accuracy", "val_loss", "val_accuracy"}
     assert "fit" not in vars(built.model)

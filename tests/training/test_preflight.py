@@ -402,6 +402,39 @@ def test_a_fit_that_measures_other_rows(check: Check) -> None:
     assert "as layers, or into `data.preprocess`" in warning
 
 
+FOLDS = """
+    import keras_tuner
+
+    class build(keras_tuner.HyperModel):
+        def build(self, hp, input_shape, num_outputs):
+            head = keras.layers.Dense(num_outputs, "softmax")
+            model = keras.Sequential([keras.Input(input_shape), head])
+            model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+            return model
+
+        def fit(self, hp, model, x, y, validation_data, **kwargs):
+            held = {"validation_data": (x[4:], y[4:])}
+            model.fit(x[:4], y[:4], **held, **kwargs)
+            model.fit(x[4:], y[4:], **held, **kwargs)
+            return 0.123
+    """
+
+
+def test_what_fit_returns_beside_its_epochs(check: Check) -> None:
+    warnings = check(FOLDS).warnings
+    assert any("returns another val_accuracy (0.123)" in words for words in warnings)
+    # Without validation it is the only one.
+    warnings = check(FOLDS.replace("**held, ", "")).warnings
+    assert not any("returns another" in words for words in warnings)
+
+
+def test_weights_of_classes_that_a_fit_loses(check: Check) -> None:
+    training = {"epochs": 1, "class_weight": "balanced"}
+    found = problems(check(FOLDS, training=training))
+    assert "hands model.fit other rows" in found["training", "class_weight"]
+    assert check(MEASURING.replace("{0} * ", ""), training=training).problems == ()
+
+
 def test_a_model_that_only_fit_can_evaluate(check: Check) -> None:
     source = """
         import keras_tuner

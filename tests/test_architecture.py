@@ -40,6 +40,7 @@ KERAS_MODULES = {
     "hpo.training.bench",
     "hpo.training.builder",
     "hpo.training.compiling",
+    "hpo.training.dry_fit",
     "hpo.training.epochs",
     "hpo.training.evaluation",
     "hpo.training.freeing",

@@ -14,7 +14,6 @@ import contextlib
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -25,16 +24,16 @@ from hpo.errors import TrialError
 from hpo.training.bench import Bench, TrialModel
 from hpo.training.channel import Channel, TrialTask
 from hpo.training.checkpoints import Checkpoint
-from hpo.training.compiling import SettingError, base_rate, class_weights
+from hpo.training.compiling import base_rate, class_weights
 from hpo.training.progress import Progress
 from hpo.training.run import Run
 from hpo.training.state import build_optimizers
 from hpo.training.targets import given_targets, targets_for, wants_one_hot
 
-_Fit = Callable[..., Any]
+Fit = Callable[..., Any]
 
 # What `model.fit` takes by position.
-_PARAMETERS = tuple(inspect.signature(keras.Model.fit).parameters)[1:]
+FIT_PARAMETERS = tuple(inspect.signature(keras.Model.fit).parameters)[1:]
 
 
 class _TrialOver(BaseException):
@@ -68,8 +67,8 @@ class OwnFitRun(Run):
         self._channel = channel
         self._started = time.perf_counter()
         try:
-            with _replaced_fit(self._model, self._fit):
-                result = _call(self._bench, self._built, self._callback)
+            with replaced_fit(self._model, self._fit):
+                result = call_fit(self._bench, self._built, self._callback)
         except _TrialOver:
             return self._pruned
         if not self._pruned:
@@ -83,12 +82,12 @@ class OwnFitRun(Run):
 
     def end_epoch(self, trained: keras.Model, logs: Mapping[str, Any]) -> None:
         """Takes an epoch in; stops `model.fit`, or leaves a loop that is not Keras's."""
-        numbers = _numbers(logs)
-        self._seen |= dict.fromkeys(numbers)
-        if self._objective.metric not in numbers:
+        found = numbers(logs)
+        self._seen |= dict.fromkeys(found)
+        if self._objective.metric not in found:
             return
         self._forget_unless_inside()
-        self._pruned = self._end_epoch(numbers, self._started, self._channel)
+        self._pruned = self._end_epoch(found, self._started, self._channel)
         self._started = time.perf_counter()
         if self._pruned or self.ended:
             if not self._inside:
@@ -100,17 +99,17 @@ class OwnFitRun(Run):
         if self._checkpoint is not None and not self._inside:
             self._checkpoint, self.progress = None, Progress()
 
-    def _fit(self, fit: _Fit, *args: Any, **kwargs: Any) -> Any:
+    def _fit(self, fit: Fit, *args: Any, **kwargs: Any) -> Any:
         """Stands for the model's `fit` while the user's code runs."""
         if self._pruned or self.ended:
             raise _TrialOver
-        given = dict(zip(_PARAMETERS, args, strict=False)) | kwargs
+        given = dict(zip(FIT_PARAMETERS, args, strict=False)) | kwargs
         progress, call = self.progress, self._calls
         self._calls += 1
         if call < len(progress.calls):
             return _history(self._model, self._logs_of(call))
         done = progress.epoch - sum(progress.calls)
-        _encode(given, self._built)
+        encode_labels(given, self._built)
         self._complete(given, done)
         before = self._logs_of(call)
         self._resume()
@@ -123,7 +122,7 @@ class OwnFitRun(Run):
         progress.calls.append(progress.epoch - sum(progress.calls))
         return history
 
-    def _fit_inside(self, fit: _Fit, given: dict[str, Any]) -> Any:
+    def _fit_inside(self, fit: Fit, given: dict[str, Any]) -> Any:
         self._inside = True
         try:
             return fit(**given)
@@ -132,7 +131,7 @@ class OwnFitRun(Run):
 
     def _complete(self, given: dict[str, Any], done: int) -> None:
         """Adds what the user's code has not said itself."""
-        given["callbacks"] = _with_callback(given.get("callbacks"), self._callback)
+        given["callbacks"] = with_callback(given.get("callbacks"), self._callback)
         given["initial_epoch"] = given.get("initial_epoch", 0) + done
         given.setdefault("epochs", self._settings.epochs)
         given.setdefault("verbose", 0)
@@ -191,54 +190,6 @@ class OwnFitRun(Run):
         self._end_epoch(logs, self._started, self._channel)
 
 
-@dataclass(frozen=True)
-class DryFit:
-    """What a HyperModel's `fit` has done with a few rows.
-
-    Attributes:
-        reported: By its epochs, the last of each name.
-        returned: By itself; a History is no more than its epochs.
-    """
-
-    reported: dict[str, float]
-    returned: dict[str, float]
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        return self.reported | {n: v for n, v in self.returned.items() if n not in self.reported}
-
-
-def dry_fit(bench: Bench, built: TrialModel) -> DryFit:
-    """Calls the HyperModel's `fit`; each `model.fit` in it runs one epoch.
-
-    Raises:
-        SettingError: The study file asks for what a loop of the user's own does not do.
-    """
-    reported: dict[str, float] = {}
-    callback = _NotingCallback(reported)
-    weighted = False
-
-    def one_epoch(fit: _Fit, *args: Any, **kwargs: Any) -> Any:
-        nonlocal weighted
-        given = dict(zip(_PARAMETERS, args, strict=False)) | kwargs
-        weighted |= given.get("x") is bench.data.train.x
-        _encode(given, built)
-        given["callbacks"] = _with_callback(given.get("callbacks"), callback)
-        given["epochs"] = given.get("initial_epoch", 0) + 1
-        given.setdefault("verbose", 0)
-        return fit(**given)
-
-    with _replaced_fit(built.model, one_epoch):
-        result = _call(bench, built, callback)
-    if bench.spec.training.class_weight is not None and not weighted:
-        raise SettingError(
-            "class_weight",
-            f"the fit of {bench.builder.name} hands model.fit other rows than it was given, or "
-            "none, so their weights are lost: leave class_weight out, and weigh them in fit",
-        )
-    return DryFit(reported, metrics_of(result, bench.spec.objective.metric))
-
-
 def metrics_of(result: Any, metric: str) -> dict[str, float]:
     """What a HyperModel's `fit` may return, as metrics by name; empty for anything else.
 
@@ -246,12 +197,12 @@ def metrics_of(result: Any, metric: str) -> dict[str, float]:
     weights are the ones that are there to be saved.
     """
     if isinstance(result, keras.callbacks.History):
-        return _numbers({name: values[-1] for name, values in result.history.items() if values})
+        return numbers({name: values[-1] for name, values in result.history.items() if values})
     if isinstance(result, list):
         each = [metrics_of(one, metric) for one in result]
         names = each[0].keys() if each else ()
         return {n: float(np.mean([one[n] for one in each])) for n in names if _in_all(n, each)}
-    return _numbers(result if isinstance(result, Mapping) else {metric: result})
+    return numbers(result if isinstance(result, Mapping) else {metric: result})
 
 
 def _in_all(name: str, each: list[dict[str, float]]) -> bool:
@@ -275,22 +226,8 @@ class _EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]
         return self
 
 
-class _NotingCallback(keras.callbacks.Callback):  # type: ignore[misc]
-    """Notes what epochs report."""
-
-    def __init__(self, reported: dict[str, float]) -> None:
-        super().__init__()
-        self._reported = reported
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._reported |= _numbers(logs or {})
-
-    def __deepcopy__(self, memo: Any) -> _NotingCallback:
-        return self
-
-
 @contextlib.contextmanager
-def _replaced_fit(model: keras.Model, instead: Callable[..., Any]) -> Iterator[None]:
+def replaced_fit(model: keras.Model, instead: Callable[..., Any]) -> Iterator[None]:
     """While inside, `model.fit(...)` is `instead(fit, ...)`."""
     fit = model.fit
     # Past Keras, which looks into everything that becomes an attribute of a model.
@@ -301,7 +238,7 @@ def _replaced_fit(model: keras.Model, instead: Callable[..., Any]) -> Iterator[N
         object.__delattr__(model, "fit")
 
 
-def _call(bench: Bench, built: TrialModel, callback: keras.callbacks.Callback) -> Any:
+def call_fit(bench: Bench, built: TrialModel, callback: keras.callbacks.Callback) -> Any:
     """Calls the user's `fit` with as much of what Tuner.search would hand on as it takes."""
     fit = bench.builder.own_fit
     assert fit is not None
@@ -322,7 +259,7 @@ def _call(bench: Bench, built: TrialModel, callback: keras.callbacks.Callback) -
     return fit(built.hp, built.model, *train, **offered)
 
 
-def _encode(given: dict[str, Any], built: TrialModel) -> None:
+def encode_labels(given: dict[str, Any], built: TrialModel) -> None:
     """Has `model.fit` compare a column a class where its loss does and `fit` has left numbers."""
     if built.signature.task != "multiclass" or not wants_one_hot(built.model):
         return
@@ -352,7 +289,7 @@ def _one_hot(y: Any, classes: int | None) -> Any:
     return y
 
 
-def _with_callback(given: Any, callback: keras.callbacks.Callback) -> Any:
+def with_callback(given: Any, callback: keras.callbacks.Callback) -> Any:
     if isinstance(given, keras.callbacks.CallbackList):
         if callback not in given.callbacks:
             given.append(callback)
@@ -379,7 +316,7 @@ def _put_before(history: Any, epochs: list[dict[str, float]]) -> None:
     history.epoch[:0] = range(len(epochs))
 
 
-def _numbers(logs: Mapping[str, Any]) -> dict[str, float]:
+def numbers(logs: Mapping[str, Any]) -> dict[str, float]:
     found = {}
     for name, value in logs.items():
         if isinstance(value, bool | str) or value is None:

@@ -7,11 +7,9 @@ so a wrong output, loss or metric shows here and not in the first trial.
 
 from __future__ import annotations
 
-import math
 import random
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
@@ -20,8 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from hpo.data import DataSignature, Part, SearchData
-from hpo.data.features import take
+from hpo.data import DataSignature
 from hpo.errors import BuilderError, HpoError
 from hpo.space import SpaceError, Suggest
 from hpo.space.mirrors import is_mirrored
@@ -42,23 +39,31 @@ from hpo.spec.models import (
     Scalar,
 )
 from hpo.training.augment import check_augment
-from hpo.training.bench import Bench, TrialModel, build_model, make_runner, prepare
-from hpo.training.compiling import SettingError, own_optimizer
-from hpo.training.epochs import evaluate
+from hpo.training.bench import (
+    Bench,
+    TrialModel,
+    build_model,
+    few_rows,
+    make_runner,
+    prepare,
+)
+from hpo.training.compiling import SettingError
+from hpo.training.dry_fit import (
+    DryFit,
+    check_averages,
+    dry_fit,
+    measured_elsewhere,
+    not_looked_at,
+)
 from hpo.training.findings import Preflight, StudyProblem
 from hpo.training.freeing import free_widths
-from hpo.training.own_fit import DryFit, dry_fit
 from hpo.training.plain import is_plain, written_compilation
-from hpo.training.state import averages
-from hpo.training.targets import check_output, targets_for, wants_probabilities
-from hpo.usercode import describe, on_one_line
+from hpo.training.targets import check_output, wants_probabilities
+from hpo.usercode import describe
 
 _PROBES = 12
-_ROWS = 8
 # From this share of one class on, accuracy says little.
 _SKEW = 0.8
-# Two figures of the same rows differ by no more.
-_ALIKE = 1e-2
 
 
 def check_study(
@@ -91,8 +96,8 @@ def check_study(
         done = _one_epoch(bench, first)
         metrics = tuple(done.metrics)
         if own_fit:
-            warnings += _measured_elsewhere(bench, first, done.metrics)
-            warnings += _not_looked_at(bench, done)
+            warnings += measured_elsewhere(bench, first, done, lambda: _build(bench, _lowest))
+            warnings += not_looked_at(bench, done)
         problems += _without_effect(bench, first)
         _check_savable(bench, first)
         problems += _check_metric(spec, metrics)
@@ -162,7 +167,7 @@ def _one_epoch(bench: Bench, built: TrialModel) -> DryFit:
         _check_probabilities(built.model, outputs, signature, name)
         if bench.builder.own_fit is not None:
             done = dry_fit(few, built)
-            _check_averages(built.model, name)
+            check_averages(built.model, name)
             return done
         runner = make_runner(few, built, traced=not _is_surely_traceable(built))
         order = np.arange(len(few.data.train.y), dtype=np.int32)
@@ -173,62 +178,6 @@ def _one_epoch(bench: Bench, built: TrialModel) -> DryFit:
         raise BuilderError(
             f"the model of {name} can't be trained on this data: {describe(error)}"
         ) from error
-
-
-def _as_exported(bench: Bench, model: keras.Model, held: Part) -> dict[str, float]:
-    """The metrics of a model with these weights that `fit` has not touched."""
-    fresh = _build(bench, _lowest)
-    if not fresh.model.built:
-        fresh.model(take(held.x, slice(1)))
-    fresh.model.set_weights(model.get_weights())
-    y = targets_for(fresh.model, held.y, fresh.signature)
-    return evaluate(fresh.model, (held.x, y), fresh.settings.batch_size)
-
-
-def _measured_elsewhere(
-    bench: Bench, built: TrialModel, reported: Mapping[str, float]
-) -> list[str]:
-    """A `fit` may train on other features, or another model: what it reports no bundle reaches."""
-    metric, held = bench.spec.objective.metric, few_rows(bench.data).validation
-    value = reported.get(metric)
-    if not metric.startswith("val_") or value is None:
-        return []
-    try:
-        found = _as_exported(bench, built.model, held)
-    except Exception as error:  # noqa: BLE001 - what the user has compiled it with may raise anything
-        words = (
-            f"the model of {bench.builder.name} can't be evaluated on rows as the data has them, "
-            f"as `hpo export` does: {on_one_line(describe(error))}"
-        )
-        return [words]
-    own = found.get(metric.removeprefix("val_"))
-    if own is None:
-        return []
-    if math.isclose(own, value, rel_tol=_ALIKE, abs_tol=_ALIKE):
-        return []
-    words = (
-        f"on {len(held.y)} rows the fit of {bench.builder.name} reports {metric} {value:.4g}, but "
-        f"the model that it leaves has {own:.4g} on the validation rows as they are; if that is "
-        "so in the search too, `hpo export` refuses the best model. Does fit change the features, "
-        "train another model, or make up the value by itself? Changes belong into the model, as "
-        "layers, or into `data.preprocess`"
-    )
-    return [words]
-
-
-def _not_looked_at(bench: Bench, done: DryFit) -> list[str]:
-    """Where epochs tell the objective, a mean over folds that `fit` returns is not the value."""
-    metric = bench.spec.objective.metric
-    told, returned = done.reported.get(metric), done.returned.get(metric)
-    if told is None or returned is None or math.isclose(told, returned, rel_tol=_ALIKE):
-        return []
-    words = (
-        f"the fit of {bench.builder.name} returns another {metric} ({returned:.4g}) than its last "
-        f"epoch has ({told:.4g}), and what it returns is not looked at: the best of all its epochs "
-        "is the trial's value. To have the returned one count, keep the metric out of the epochs: "
-        "call model.fit without validation_data"
-    )
-    return [words]
 
 
 def _is_surely_traceable(built: TrialModel) -> bool:
@@ -250,14 +199,6 @@ def _check_savable(bench: Bench, built: TrialModel) -> None:
         ) from error
 
 
-def few_rows(data: SearchData) -> SearchData:
-    """Enough to take a step with."""
-    train, validation = (
-        Part(take(part.x, slice(_ROWS)), part.y[:_ROWS]) for part in (data.train, data.validation)
-    )
-    return replace(data, train=train, validation=validation)
-
-
 def _check_probabilities(
     model: keras.Model, outputs: Any, signature: DataSignature, name: str
 ) -> None:
@@ -271,17 +212,6 @@ def _check_probabilities(
             f"the model of {name} must put out probabilities for a {signature.task} task, "
             f"received values from {shares.min():.3g} to {shares.max():.3g}; "
             f"end it with activation={head!r}, or compile it with a loss that has from_logits=True"
-        )
-
-
-def _check_averages(model: keras.Model, name: str) -> None:
-    """Raises BuilderError when Keras's `fit` would give the model its averages too late."""
-    if averages(model) and not own_optimizer(model).ema_overwrite_frequency:
-        raise BuilderError(
-            f"the optimizer of {name} averages the weights (use_ema=True), but a model gets its "
-            "averages only when `fit` has ended, and each epoch before is judged and saved "
-            "without them: set ema_overwrite_frequency too, leave use_ema out, or leave out the "
-            "HyperModel's own `fit`, then each epoch is judged and saved with its averages"
         )
 
 

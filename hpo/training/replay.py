@@ -9,10 +9,9 @@ from hpo.errors import HpoError
 from hpo.space.values import fits, in_words
 from hpo.spec import StudySpec
 from hpo.spec.models import Parameter, Scalar
-from hpo.training.bench import Bench, build_model, prepare
-from hpo.training.own_fit import dry_fit
+from hpo.training.bench import Bench, build_model, few_rows, prepare
+from hpo.training.dry_fit import dry_fit
 from hpo.training.past import PastTrial, Replay
-from hpo.training.preflight import few_rows
 from hpo.usercode import describe
 
 

@@ -568,7 +568,7 @@ def test_the_model_s_own_fit_is_back_afterwards(make: Make, tmp_path: Path) -> N
 
     bench = make("Plain")
     built = build_model(bench, MemoryChannel().suggest, 1)
-    from hpo.training.own_fit import dry_fit
+    from hpo.training.dry_fit import dry_fit
 
     names = dry_fit(bench, built).metrics
     assert set(names) == {"loss", "accuracy", "val_loss", "val_accuracy"}

@@ -378,7 +378,7 @@ def test_names_of_the_trainer_that_the_builder_has_for_itself(check: Check) -> N
     assert set(found) == {("space", "optimizer"), ("space", "epochs")}
 
 
-MEASURING = """
+LINEAR = """
     import keras_tuner
 
     class build(keras_tuner.HyperModel):
@@ -387,33 +387,26 @@ MEASURING = """
             model = keras.Sequential([keras.Input(input_shape), head])
             model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
             return model
+"""
 
+MEASURING = f"""{LINEAR}
         def fit(self, hp, model, x, y, validation_data, **kwargs):
             held, targets = validation_data
-            return model.fit({0} * x, y, validation_data=({0} * held, targets), **kwargs)
+            return model.fit(1.0 * x, y, validation_data=(1.0 * held, targets), **kwargs)
     """
 
 
 def test_a_fit_that_measures_other_rows(check: Check) -> None:
     loss = {"metric": "val_loss", "direction": "minimize"}
-    assert check(MEASURING.replace("{0}", "1"), objective=loss).warnings == ()
-    [warning] = check(MEASURING.replace("{0}", "100"), objective=loss).warnings
+    assert check(MEASURING, objective=loss).warnings == ()
+    [warning] = check(MEASURING.replace("1.0", "100"), objective=loss).warnings
     assert "reports val_loss" in warning
     assert "as layers, or into `data.preprocess`" in warning
 
 
-FOLDS = """
-    import keras_tuner
-
-    class build(keras_tuner.HyperModel):
-        def build(self, hp, input_shape, num_outputs):
-            head = keras.layers.Dense(num_outputs, "softmax")
-            model = keras.Sequential([keras.Input(input_shape), head])
-            model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
-            return model
-
+FOLDS = f"""{LINEAR}
         def fit(self, hp, model, x, y, validation_data, **kwargs):
-            held = {"validation_data": (x[4:], y[4:])}
+            held = dict(validation_data=(x[4:], y[4:]))
             model.fit(x[:4], y[:4], **held, **kwargs)
             model.fit(x[4:], y[4:], **held, **kwargs)
             return 0.123
@@ -432,7 +425,7 @@ def test_weights_of_classes_that_a_fit_loses(check: Check) -> None:
     training = {"epochs": 1, "class_weight": "balanced"}
     found = problems(check(FOLDS, training=training))
     assert "hands model.fit other rows" in found["training", "class_weight"]
-    assert check(MEASURING.replace("{0} * ", ""), training=training).problems == ()
+    assert check(MEASURING.replace("1.0 * ", ""), training=training).problems == ()
 
 
 def test_a_model_that_only_fit_can_evaluate(check: Check) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import signal
@@ -36,7 +35,7 @@ from hpo.study.studies import StudyRecord
 from hpo.study.urls import parse_url
 from hpo.watch.progress import in_words, progress_display
 from hpo.worker.loop import WorkerOptions
-from hpo.worker.paths import StudyPaths
+from hpo.worker.paths import StudyPaths, remove_with_folders
 from hpo.worker.signals import Interruption, interruptible
 from hpo.worker.trainers import Trainers
 
@@ -204,11 +203,7 @@ def _submit(
         return record
     except BaseException:
         for path in written:
-            path.unlink(missing_ok=True)
-            for folder in path.parents[:2]:
-                # Only those that are empty, as before.
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
+            remove_with_folders(path, 2)
         raise
 
 

@@ -19,7 +19,7 @@ class EarlyStopping(Frozen):
 
     patience: int = Field(ge=1, description="Epochs without improvement before the trial ends.")
     min_delta: float = Field(0.0, ge=0, description="A smaller change is no improvement.")
-    start_epoch: int = Field(0, ge=0, description="Count from this epoch on.")
+    start_epoch: int = Field(0, ge=0, description="The first so many epochs do not count.")
 
 
 class CosineSchedule(Frozen):

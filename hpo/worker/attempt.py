@@ -142,7 +142,10 @@ class Attempt:
         self._storage.flush(self._slots)
 
     def _should_prune(self, report: m.Report) -> bool:
-        """Writes the report; while the database is away it is kept and training goes on."""
+        """Writes the report; while the database is away it is kept and training goes on.
+
+        Unless it was decided before the database went away that the trial is pruned.
+        """
         trial_id, prune = self._lease.trial_id, False
         self._storage.read_patience = _REPORT_PATIENCE
         try:

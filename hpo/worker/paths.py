@@ -71,10 +71,7 @@ class StudyPaths:
         log = self.log(worker)
         with contextlib.suppress(OSError):
             if log.stat().st_size == 0:
-                log.unlink()
-                for folder in log.parents[:2]:
-                    # Only those that are empty.
-                    folder.rmdir()
+                remove_with_folders(log, 2)
 
     def relative(self, path: Place) -> str:
         """A trial's file as it is stored: another machine may see the artifacts elsewhere."""
@@ -108,6 +105,14 @@ class StudyPaths:
         """The folders of this very study's trials by their numbers."""
         matches = [(_TRIAL.fullmatch(path.name), path) for path in list_folder(self.folder)]
         return {int(m[1]): path for m, path in matches if m is not None and m[2] == self.mark}
+
+
+def remove_with_folders(file: Path, folders: int) -> None:
+    """Removes a file, if it is there, and so many folders above it, as far as they are empty."""
+    file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        for folder in file.parents[:folders]:
+            folder.rmdir()
 
 
 class ArtifactStore:
